@@ -1,0 +1,47 @@
+"""Knowledge distillation and model interpretability, fused, for Keras 3.
+
+A large teacher teaches a small student through `fit`; the student goes to a phone as a TFLite file; and both can be
+explained and compared. The parts load when they are first used, so that `import kdkeras` itself is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdkeras import datasets as datasets
+    from kdkeras import evaluate as evaluate
+    from kdkeras import explain as explain
+    from kdkeras import export as export
+    from kdkeras import losses as losses
+    from kdkeras import metrics as metrics
+    from kdkeras import targets as targets
+    from kdkeras.distiller import Distiller as Distiller
+    from kdkeras.initialization import initialize as initialize
+    from kdkeras.saving import load_model as load_model
+    from kdkeras.trees import SoftDecisionTree as SoftDecisionTree
+
+__version__ = "0.1.0"
+
+_MODULES = ("datasets", "evaluate", "explain", "export", "losses", "metrics", "targets")
+_MEMBERS = {
+    "Distiller": "kdkeras.distiller",
+    "SoftDecisionTree": "kdkeras.trees",
+    "initialize": "kdkeras.initialization",
+    "load_model": "kdkeras.saving",
+}
+
+__all__ = ["__version__", *_MODULES, *_MEMBERS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"kdkeras.{name}")
+    if name in _MEMBERS:
+        return getattr(importlib.import_module(_MEMBERS[name]), name)
+    raise AttributeError(f"module 'kdkeras' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

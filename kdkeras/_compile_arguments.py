@@ -1,0 +1,113 @@
+"""What `Distiller.compile` accepts, translated and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from kdkeras.losses import DistillationLoss, SoftenedOutputs, SoftTargets
+from kdkeras.signals import SignalSpec
+
+_TUTORIAL_ALPHA = 0.1  # the defaults of the Keras tutorial's `compile`
+_TUTORIAL_TEMPERATURE = 3.0
+_CROSSENTROPIES = {"categoricalcrossentropy", "sparsecategoricalcrossentropy"}
+
+
+def as_losses(losses: DistillationLoss | Sequence[DistillationLoss] | None) -> list[DistillationLoss]:
+    """Return distillation losses as a checked list; `SoftTargets()` where none is given.
+
+    Args:
+        losses: One loss, several, or `None`.
+
+    Returns:
+        The losses.
+
+    Raises:
+        TypeError: One is not a `DistillationLoss`.
+        ValueError: Two have the same name.
+    """
+    if losses is None:
+        return [SoftTargets()]
+    losses = list(losses) if isinstance(losses, (list, tuple)) else [losses]
+    for loss in losses:
+        if not isinstance(loss, DistillationLoss):
+            raise TypeError(
+                f"`compile` needs `kdkeras.losses.DistillationLoss` instances as distillation_loss. Received: "
+                f"{type(loss).__name__}. Wrap a Keras loss in `kdkeras.losses.SoftenedOutputs(loss)`."
+            )
+    names = ["task_loss", *(loss.name for loss in losses)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Loss terms need different names. Received: {names}. Pass `name=` to tell them apart.")
+    return losses
+
+
+def from_tutorial(
+    student_loss_fn: Any, distillation_loss_fn: Any, alpha: float | None, temperature: float | None
+) -> tuple[Any, DistillationLoss, float]:
+    """Translate the Keras tutorial's arguments: `alpha · task + (1 − alpha) · T² · distillation_loss_fn`.
+
+    Args:
+        student_loss_fn: The task loss.
+        distillation_loss_fn: A Keras loss between softened probabilities; `None` means the KL divergence.
+        alpha: Weight of the task loss. Default 0.1, as in the tutorial.
+        temperature: Temperature T. Default 3, as in the tutorial.
+
+    Returns:
+        Task loss, distillation loss and task weight.
+
+    Raises:
+        ValueError: `alpha` is outside [0, 1].
+    """
+    alpha = _TUTORIAL_ALPHA if alpha is None else alpha
+    temperature = _TUTORIAL_TEMPERATURE if temperature is None else temperature
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"`compile` needs alpha in [0, 1]. Received: {alpha}. Use `task_weight` for other weights.")
+    if distillation_loss_fn is None or isinstance(distillation_loss_fn, keras.losses.KLDivergence):
+        # Equal to the tutorial's, and free of its clipped logarithm.
+        return student_loss_fn, SoftTargets(temperature, 1 - alpha, name="distillation_loss"), alpha
+    loss = SoftenedOutputs(distillation_loss_fn, temperature, 1 - alpha, name="distillation_loss")
+    return student_loss_fn, loss, alpha
+
+
+def check_task_weight(value: float) -> None:
+    """Raise if the task loss cannot be weighted so.
+
+    Args:
+        value: Factor on the task loss.
+
+    Raises:
+        ValueError: The weight is negative or not finite.
+    """
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"`compile` needs a finite task_weight of at least 0. Received: {value}.")
+
+
+def check_task_loss(loss: Any, spec: SignalSpec) -> None:
+    """Raise if the task loss would apply the softmax twice, or never.
+
+    Args:
+        loss: A Keras loss: a name, a function, an instance, or `None`.
+        spec: The student's `SignalSpec`.
+
+    Raises:
+        ValueError: A cross-entropy expects logits of a model that returns probabilities, or the reverse.
+    """
+    if isinstance(loss, str):
+        name = loss
+    else:
+        name = type(loss).__name__ if isinstance(loss, keras.losses.Loss) else getattr(loss, "__name__", "")
+    if name.replace("_", "").lower() not in _CROSSENTROPIES:
+        return
+    from_logits = getattr(loss, "from_logits", False)
+    if from_logits and spec.head is not None:
+        raise ValueError(
+            f"The task loss expects logits, but student '{spec.model}' ends in {spec.head}, which would be applied "
+            "twice. Pass from_logits=False, or end the student linearly."
+        )
+    if not from_logits and spec.head is None:
+        raise ValueError(
+            f"The task loss expects probabilities, but student '{spec.model}' ends linearly. Pass from_logits=True "
+            "(`keras.losses.SparseCategoricalCrossentropy(from_logits=True)`), or end the student in a softmax."
+        )

@@ -1,0 +1,73 @@
+"""Any Keras loss between softened outputs: the Keras tutorial's distillation loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kdkeras.losses.base import DistillationLoss
+from kdkeras.ops import log_soften, mean_per_sample
+from kdkeras.signals import Signals
+
+
+@keras.saving.register_keras_serializable(package="kdkeras")
+class SoftenedOutputs(DistillationLoss):
+    """A Keras loss between softened probabilities: `T² · L(softmax(z_t / T), softmax(z_s / T))`.
+
+    This is what the Keras tutorial's `distillation_loss_fn` means; `Distiller.compile` builds it from that argument.
+    Prefer `SoftTargets` for the KL divergence: it computes the same in log space.
+
+    Args:
+        loss_fn: A `keras.losses.Loss` on probabilities.
+        temperature: Temperature T > 0. Default 3, as in the tutorial.
+        weight: Factor on this term in the total loss. Default 1.
+        name: Name in logs and progress bar. Default `"softened_outputs"`.
+
+    Raises:
+        TypeError: `loss_fn` is not a `keras.losses.Loss`.
+        ValueError: `temperature` is not above 0, or `weight` is negative.
+
+    Example:
+        >>> import keras, kdkeras
+        >>> kdkeras.losses.SoftenedOutputs(keras.losses.MeanSquaredError(), temperature=2).temperature
+        2.0
+
+    Reference:
+        Borup: Knowledge Distillation, keras.io/examples/vision/knowledge_distillation.
+    """
+
+    def __init__(
+        self, loss_fn: keras.losses.Loss, temperature: float = 3.0, weight: float = 1.0, *, name: str | None = None
+    ) -> None:
+        super().__init__(weight, name=name)
+        if not isinstance(loss_fn, keras.losses.Loss):
+            raise TypeError(
+                f"`SoftenedOutputs` needs a `keras.losses.Loss`. Received: {loss_fn!r}. "
+                "Pass an instance, such as `keras.losses.KLDivergence()`."
+            )
+        self.loss_fn = loss_fn
+        self._temperature = self._setting("temperature", temperature, minimum=0.0, exclusive=True)
+
+    @property
+    def temperature(self) -> float:
+        """Temperature T."""
+        return float(self._temperature)
+
+    def call(self, student: Signals, teacher: Signals, labels: Any = None) -> Any:
+        """Return the loss of each sample, shape `(batch,)`."""
+        temperature = ops.convert_to_tensor(self._temperature)
+        teacher_softened = ops.exp(log_soften(teacher.logits, temperature))
+        student_softened = ops.exp(log_soften(student.logits, temperature))
+        return temperature**2 * mean_per_sample(self.loss_fn.call(teacher_softened, student_softened))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        loss_fn = keras.saving.serialize_keras_object(self.loss_fn)
+        return {**super().get_config(), "loss_fn": loss_fn, "temperature": self.temperature}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SoftenedOutputs:
+        """Rebuild the loss from `get_config`."""
+        return cls(**{**config, "loss_fn": keras.saving.deserialize_keras_object(config["loss_fn"])})

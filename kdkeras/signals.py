@@ -1,0 +1,458 @@
+"""What a model says in one forward pass: predictions, logits and the outputs of chosen layers.
+
+Both the losses and the explanations need more of a model than its predictions: the logits behind a softmax, the
+feature map of an inner layer. `Extractor` reads them all from a single call of the model itself, whether it is
+Functional, Sequential, nested or subclassed, and leaves the model as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from kdkeras.inputs import is_array_like
+
+_ACTIVATIONS: dict[Any, str] = {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}
+_UNKNOWN_SIZE = 32  # stands in for a dimension that a model leaves open, when it is probed
+
+
+class Signals(NamedTuple):
+    """The tensors of one forward pass.
+
+    Attributes:
+        predictions: What `model(x)` returns, shape `(batch, ..., units)`.
+        logits: The input of the model's own final softmax or sigmoid; the predictions themselves where the model
+            ends linearly. Same shape as `predictions`.
+        features: Output of each tapped layer, by the path that asked for it.
+    """
+
+    predictions: Any
+    logits: Any
+    features: dict[str, Any]
+
+
+class Batch(NamedTuple):
+    """The inputs of one training step, with what the teacher said of them.
+
+    Attributes:
+        inputs: The student's inputs.
+        teacher: The teacher's `Signals`, already cut off from any gradient.
+    """
+
+    inputs: Any
+    teacher: Signals
+
+
+@dataclass(frozen=True)
+class SignalSpec:
+    """Shapes and head of a model's `Signals`, known before any data is seen.
+
+    Attributes:
+        model: Name of the model.
+        head: `"softmax"`, `"sigmoid"`, or `None` where the model ends linearly.
+        logits: Shape of the logits, `None` for the batch axis.
+        features: Shape of each tapped layer's output, by path.
+    """
+
+    model: str
+    head: str | None
+    logits: tuple[int | None, ...]
+    features: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
+
+
+def layer_paths(model: keras.Model) -> dict[str, keras.layers.Layer]:
+    """Return every layer of `model`, also inside nested models, by its path.
+
+    Args:
+        model: A Keras model.
+
+    Returns:
+        A dict from path, such as `"backbone/conv4"`, to layer, in the order in which the model holds them.
+
+    Example:
+        >>> import keras
+        >>> from kdkeras.signals import layer_paths
+        >>> inner = keras.Sequential([keras.layers.Dense(3, name="hidden")], name="body")
+        >>> list(layer_paths(keras.Sequential([inner, keras.layers.Dense(2, name="head")])))
+        ['body', 'body/hidden', 'head']
+    """
+    paths: dict[str, keras.layers.Layer] = {}
+
+    def walk(parent: keras.layers.Layer, prefix: str) -> None:
+        # `layers` is public on models only; composite layers hold sublayers too.
+        for layer in parent._flatten_layers(include_self=False, recursive=False):
+            path = prefix + layer.name
+            if path not in paths:
+                paths[path] = layer
+                walk(layer, path + "/")
+
+    walk(model, "")
+    return paths
+
+
+def find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
+    """Return the layer at `path`, or the only layer of that name anywhere in the model.
+
+    Args:
+        model: A Keras model.
+        path: A layer name, or a path through nested models such as `"backbone/conv4"`.
+
+    Returns:
+        The layer.
+
+    Raises:
+        ValueError: No layer, or more than one, answers to `path`.
+
+    Example:
+        >>> import keras
+        >>> from kdkeras.signals import find_layer
+        >>> find_layer(keras.Sequential([keras.layers.Dense(3, name="hidden")]), "hidden").units
+        3
+    """
+    paths = layer_paths(model)
+    if path in paths:
+        return paths[path]
+    matches = [candidate for candidate in paths if candidate.endswith("/" + path)]
+    if len(matches) == 1:
+        return paths[matches[0]]
+    if matches:
+        raise ValueError(f"Layer name '{path}' is ambiguous in model '{model.name}': use one of the paths {matches}.")
+    near = difflib.get_close_matches(path, paths, n=3, cutoff=0.3) or list(paths)[-3:]
+    raise ValueError(f"Model '{model.name}' has no layer '{path}'. The nearest names are {near}: use one of them.")
+
+
+def called_layers(model: keras.Model, inputs: Any) -> dict[str, tuple[int, ...]]:
+    """Run `model` and return which layers it called, in the order in which they finished, with their output shapes.
+
+    A layer that hands on the very tensor of a layer before it (a nested model its last layer's, a Dropout its input)
+    is left out, and so are layers that return several tensors.
+
+    Args:
+        model: A Keras model. One that is not built yet is built by this call.
+        inputs: Arrays or tensors, nested as the model takes them.
+
+    Returns:
+        A dict from path, as in `layer_paths`, to the shape of the latest call's output.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras.signals import called_layers
+        >>> inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="hidden")], name="body")
+        >>> called_layers(keras.Sequential([inner, keras.layers.Dense(2, name="head")]), np.zeros((1, 4), "float32"))
+        {'body/hidden': (1, 3), 'head': (1, 2)}
+    """
+    if not model.built:
+        model(inputs, training=False)  # layers that `build` makes have to exist before they can be watched
+    # Reversed, so that of the several paths of a shared layer the first one stays.
+    paths = {layer: path for path, layer in reversed(layer_paths(model).items())}
+    with _record([(layer, "call") for layer in paths]) as records:
+        model(inputs, training=False)
+    shapes: dict[str, tuple[int, ...]] = {}
+    seen: set[int] = set()
+    names = {id(layer): path for layer, path in paths.items()}
+    for (owner, _), calls in records.items():
+        output = calls[-1][1]
+        if keras.ops.is_tensor(output) and id(output) not in seen:
+            shapes[names[owner]] = tuple(output.shape)
+            seen.add(id(output))
+    return shapes
+
+
+class Extractor:
+    """Runs a model once and returns its `Signals`.
+
+    The model's final softmax or sigmoid is recognised by looking at the call itself: the activation whose output *is*
+    the model's output. Its input is the logits, exact to the bit, with no logarithm of a probability anywhere.
+
+    Args:
+        model: The model to read.
+        layers: Paths of the layers to tap.
+
+    Attributes:
+        head: `"softmax"`, `"sigmoid"` or `None` (linear), as the latest call showed it.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: A layer does not exist; or, on the first call, a tapped layer was not called, or the model has not
+            exactly one output.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras.signals import Extractor
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax", name="head")])
+        >>> signals = Extractor(model, layers=["head"])(np.zeros((2, 4), "float32"))
+        >>> tuple(signals.logits.shape), float(signals.logits[0, 0]), round(float(signals.predictions[0, 0]), 4)
+        ((2, 3), 0.0, 0.3333)
+    """
+
+    def __init__(self, model: keras.Model, layers: Sequence[str] = ()) -> None:
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"A model must be a `keras.Model`. Received: {model!r} of type {type(model).__name__}.")
+        self.model = model
+        self.layers = {path: find_layer(model, path) for path in dict.fromkeys(layers)}
+        self.head: str | None = None
+
+    def __call__(self, inputs: Any, training: bool = False) -> Signals:
+        """Run the model on `inputs` and return its `Signals`."""
+        signals = self._read(inputs, training)
+        self._check(signals)
+        return signals
+
+    def spec(self, inputs: Any) -> SignalSpec:
+        """Return shapes and head for symbolic `inputs`, without running the model.
+
+        Args:
+            inputs: `keras.KerasTensor`s, nested as the model takes them.
+
+        Returns:
+            The `SignalSpec`.
+
+        Raises:
+            ValueError: A tapped layer was not called, or the model has not exactly one output.
+        """
+        signals = _Symbolic(self._read).compute_output_spec(inputs)
+        self._check(signals)
+        shapes = {path: tuple(value.shape) for path, value in signals.features.items()}
+        return SignalSpec(self.model.name, self.head, tuple(signals.logits.shape), shapes)
+
+    def _read(self, inputs: Any, training: bool = False) -> Signals:
+        heads = _head_candidates(self.model)
+        watched = [(layer, "call") for layer in self.layers.values()] + [(owner, name) for owner, name, _ in heads]
+        with _record(watched) as records:
+            predictions = self.model(inputs, training=training)
+        logits, self.head = predictions, None
+        for owner, name, kind in heads:
+            for given, returned in records.get((id(owner), name), ()):
+                if returned is predictions:
+                    logits, self.head = given, kind
+        calls = {path: records.get((id(layer), "call")) for path, layer in self.layers.items()}
+        return Signals(predictions, logits, {path: call[-1][1] for path, call in calls.items() if call})
+
+    def _check(self, signals: Signals) -> None:
+        outputs = len(keras.tree.flatten(signals.predictions))
+        if outputs != 1:
+            raise ValueError(
+                f"Model '{self.model.name}' must have exactly one output. Received: {outputs}. "
+                "Wrap the one that you want in `keras.Model(model.inputs, model.outputs[i])`."
+            )
+        missing = [path for path in self.layers if path not in signals.features]
+        if missing:
+            raise ValueError(f"Layers {missing} of model '{self.model.name}' are not called: tap layers that are.")
+
+    def refuse_hidden_probabilities(self, inputs: Any) -> None:
+        """Raise if the model returns probabilities whose logits cannot be recovered.
+
+        The model is run on two random samples: rows that are non-negative and sum to one are a softmax, whatever the
+        data.
+
+        Args:
+            inputs: `keras.KerasTensor`s, nested as the model takes them.
+
+        Raises:
+            ValueError: The outputs are probabilities and no final activation was recognised.
+        """
+        random = np.random.default_rng(0)
+
+        def sample(spec: Any) -> np.ndarray:
+            shape = [_UNKNOWN_SIZE if size is None else size for size in spec.shape[1:]]
+            return random.random((2, *shape)).astype(keras.backend.standardize_dtype(spec.dtype))
+
+        signals = self(keras.tree.map_structure(sample, inputs))
+        if self.head is None:
+            refuse_probabilities(keras.ops.convert_to_numpy(signals.predictions), self.model.name)
+
+
+def refuse_probabilities(outputs: np.ndarray, name: str) -> None:
+    """Raise if `outputs`, of a model that seemed to end linearly, are probabilities.
+
+    Args:
+        outputs: Model outputs, shape `(n, ..., units)`.
+        name: The model's name, for the message.
+
+    Raises:
+        ValueError: Every row is non-negative and sums to one.
+    """
+    if outputs.ndim < 2 or outputs.shape[-1] < 2 or not outputs.size:
+        return
+    if outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3):
+        raise ValueError(
+            f"Model '{name}' returns probabilities (rows sum to 1), but its logits could not be found, because its "
+            "last operation is not a softmax that Keras knows. End the model in `keras.layers.Dense(units, "
+            "activation='softmax')` or `keras.layers.Softmax()`, or let it return logits."
+        )
+
+
+def predict(model: keras.Model, inputs: Any, *, layers: Sequence[str] = (), batch_size: int = 256) -> Signals:
+    """Run `model` over `inputs` in batches and return its `Signals` as arrays.
+
+    Args:
+        model: A Keras model.
+        inputs: Whatever `keras.Model.predict` takes.
+        layers: Paths of the layers to tap.
+        batch_size: Samples per forward pass, for array inputs.
+
+    Returns:
+        `Signals` of float32 numpy arrays, in the order of `inputs`.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: A layer does not exist, or the outputs are probabilities whose logits cannot be recovered.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras import signals
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+        >>> signals.predict(model, np.zeros((5, 4))).logits.shape
+        (5, 3)
+    """
+    reader = _Reader(model, layers)
+    outputs = reader.predict(inputs, batch_size=batch_size if is_array_like(inputs) else None, verbose=0)
+    outputs = keras.tree.map_structure(lambda value: np.asarray(value, dtype="float32"), outputs)
+    if reader.extractor.head is None:
+        refuse_probabilities(outputs.predictions, model.name)
+    return outputs
+
+
+def predict_logits(model: keras.Model, inputs: Any, *, batch_size: int = 256) -> np.ndarray:
+    """Return the logits of `model` over `inputs`.
+
+    Args:
+        model: A Keras model that ends in logits, softmax or sigmoid.
+        inputs: Whatever `keras.Model.predict` takes.
+        batch_size: Samples per forward pass, for array inputs.
+
+    Returns:
+        float32 logits, shape `(n, ..., units)`.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: The outputs are probabilities whose logits cannot be recovered.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras.signals import predict_logits
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+        >>> predict_logits(model, np.zeros((1, 4)))
+        array([[0., 0., 0.]], dtype=float32)
+    """
+    return predict(model, inputs, batch_size=batch_size).logits
+
+
+class _Reader(keras.Model):
+    """Gives `Extractor` the batching, compiling and data handling of `keras.Model.predict`."""
+
+    def __init__(self, model: keras.Model, layers: Sequence[str]) -> None:
+        super().__init__(name="signals", autocast=False)
+        self.extractor = Extractor(model, layers)
+        self.model = model
+        self.built = True
+
+    def call(self, inputs: Any) -> Signals:
+        return self.extractor(inputs, training=False)
+
+
+class _Symbolic(keras.Operation):
+    """Lends `Operation.compute_output_spec` to a function: its outputs' shapes without running it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def call(self, inputs: Any) -> Any:
+        return self.function(inputs)
+
+
+def _head_candidates(model: keras.Model) -> list[tuple[Any, str, str]]:
+    """Return (owner, attribute, kind) of everything in `model` that could be its final softmax or sigmoid."""
+    found: list[tuple[Any, str, str]] = []
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Softmax) and layer.axis in (-1, [-1]):
+            found.append((layer, "call", "softmax"))
+        kind = _ACTIVATIONS.get(_unwrapped(getattr(layer, "activation", None)))
+        if kind is not None:
+            found.append((layer, "activation", kind))
+        # Only Functional models have a graph of operations, and Keras does not export their class.
+        graph = getattr(layer, "operations", ())
+        found += [(operation, "call", type(operation).__name__.lower()) for operation in graph if _is_head(operation)]
+    return found
+
+
+def _is_head(operation: Any) -> bool:
+    """Whether a node of a Functional graph is `keras.ops.softmax` over the last axis, or `keras.ops.sigmoid`."""
+    if isinstance(operation, keras.layers.Layer):
+        return False
+    kind = type(operation).__name__
+    return kind == "Sigmoid" or (kind == "Softmax" and operation.axis == -1)
+
+
+def _unwrapped(function: Any) -> Any:
+    """The function behind a recording wrapper, so that a model can be read inside a reading of it."""
+    return getattr(function, "__wrapped__", function)
+
+
+# The recorder. A wrapper stands in for `owner.attribute` only while some thread records; which thread sees what is
+# decided per thread, because the replicas of a `tf.distribute` strategy trace the same layers in turns.
+
+_LOCK = threading.RLock()
+_INSTALLED: dict[tuple[int, str], int] = {}
+_ACTIVE = threading.local()
+
+
+@contextlib.contextmanager
+def _record(watched: list[tuple[Any, str]]) -> Iterator[dict[tuple[int, str], list[tuple[Any, Any]]]]:
+    """Record (first argument, result) of every call of each `(owner, attribute)` made by this thread."""
+    records: dict[tuple[int, str], list[tuple[Any, Any]]] = {}
+    recorders = _ACTIVE.__dict__.setdefault("recorders", [])
+    installed = []
+    try:
+        for owner, attribute in watched:
+            _install(owner, attribute)
+            installed.append((owner, attribute))
+        recorders.append((records, {(id(owner), attribute) for owner, attribute in watched}))
+        yield records
+    finally:
+        recorders[:] = [entry for entry in recorders if entry[0] is not records]
+        for owner, attribute in reversed(installed):
+            _uninstall(owner, attribute)
+
+
+def _install(owner: Any, attribute: str) -> None:
+    key = (id(owner), attribute)
+    with _LOCK:
+        _INSTALLED[key] = _INSTALLED.get(key, 0) + 1
+        if _INSTALLED[key] == 1:
+            # Written to the instance's dict, past Keras' attribute tracking, which has no part in this.
+            owner.__dict__[attribute] = _wrap(getattr(owner, attribute), key)
+
+
+def _uninstall(owner: Any, attribute: str) -> None:
+    key = (id(owner), attribute)
+    with _LOCK:
+        _INSTALLED[key] -= 1
+        if not _INSTALLED[key]:
+            del _INSTALLED[key]
+            original = owner.__dict__.pop(attribute).__wrapped__
+            if attribute == "activation":  # an attribute of the instance; `call` belongs to the class
+                owner.__dict__[attribute] = original
+
+
+def _wrap(original: Callable[..., Any], key: tuple[int, str]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def recording(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        first = args[0] if args else next(iter(kwargs.values()), None)
+        for records, keys in getattr(_ACTIVE, "recorders", ()):
+            if key in keys:
+                calls = records.pop(key, [])  # re-inserted: the dict keeps the order of the latest calls
+                records[key] = [*calls, (first, result)]
+        return result
+
+    return recording
