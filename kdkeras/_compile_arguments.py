@@ -101,12 +101,12 @@ def check_task_loss(loss: Any, spec: SignalSpec) -> None:
     if name.replace("_", "").lower() not in _CROSSENTROPIES:
         return
     from_logits = getattr(loss, "from_logits", False)
-    if from_logits and spec.head is not None:
+    if from_logits and spec.head in ("softmax", "sigmoid"):
         raise ValueError(
             f"The task loss expects logits, but student '{spec.model}' ends in {spec.head}, which would be applied "
             "twice. Pass from_logits=False, or end the student linearly."
         )
-    if not from_logits and spec.head is None:
+    if not from_logits and spec.head == "linear":
         raise ValueError(
             f"The task loss expects probabilities, but student '{spec.model}' ends linearly. Pass from_logits=True "
             "(`keras.losses.SparseCategoricalCrossentropy(from_logits=True)`), or end the student in a softmax."

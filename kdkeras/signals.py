@@ -20,7 +20,11 @@ import numpy as np
 
 from kdkeras.inputs import is_array_like
 
-_ACTIVATIONS: dict[Any, str] = {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}
+_ACTIVATIONS: dict[Any, str] = {
+    keras.activations.linear: "linear",
+    keras.activations.softmax: "softmax",
+    keras.activations.sigmoid: "sigmoid",
+}
 _UNKNOWN_SIZE = 32  # stands in for a dimension that a model leaves open, when it is probed
 
 
@@ -57,7 +61,7 @@ class SignalSpec:
 
     Attributes:
         model: Name of the model.
-        head: `"softmax"`, `"sigmoid"`, or `None` where the model ends linearly.
+        head: `"softmax"`, `"sigmoid"`, `"linear"`, or `None` where the final activation was not recognised.
         logits: Shape of the logits, `None` for the batch axis.
         features: Shape of each tapped layer's output, by path.
     """
@@ -177,7 +181,8 @@ class Extractor:
         layers: Paths of the layers to tap.
 
     Attributes:
-        head: `"softmax"`, `"sigmoid"` or `None` (linear), as the latest call showed it.
+        head: `"softmax"`, `"sigmoid"`, `"linear"`, or `None` where the final activation was not recognised, as the
+            latest call showed it.
 
     Raises:
         TypeError: `model` is not a Keras model.
@@ -229,7 +234,8 @@ class Extractor:
         with _record(watched) as records:
             predictions = self.model(inputs, training=training)
         logits, self.head = predictions, None
-        for owner, name, kind in heads:
+        # A linear activation returns the very tensor it was given, perhaps a softmax's: the others have the last word.
+        for owner, name, kind in sorted(heads, key=lambda head: head[2] != "linear"):
             for given, returned in records.get((id(owner), name), ()):
                 if returned is predictions:
                     logits, self.head = given, kind
@@ -371,7 +377,7 @@ class _Symbolic(keras.Operation):
 
 
 def _head_candidates(model: keras.Model) -> list[tuple[Any, str, str]]:
-    """Return (owner, attribute, kind) of everything in `model` that could be its final softmax or sigmoid."""
+    """Return (owner, attribute, kind) of everything in `model` that could be its final activation."""
     found: list[tuple[Any, str, str]] = []
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Softmax) and layer.axis in (-1, [-1]):

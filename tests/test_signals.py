@@ -55,12 +55,16 @@ MODELS = {
     "dense sigmoid": (lambda: sequential(LAYERS.Dense(3, activation="sigmoid")), "sigmoid"),
     "softmax layer": (lambda: sequential(LAYERS.Dense(3), LAYERS.Softmax()), "softmax"),
     "activation layer": (lambda: sequential(LAYERS.Dense(3), LAYERS.Activation("softmax", dtype="float32")), "softmax"),
-    "linear": (lambda: sequential(LAYERS.Dense(3)), None),
+    "linear": (lambda: sequential(LAYERS.Dense(3)), "linear"),
+    "softmax, then cast": (
+        lambda: sequential(LAYERS.Dense(3, activation="softmax"), LAYERS.Activation("linear", dtype="float32")),
+        "softmax",
+    ),
     "ops.softmax": (lambda: functional(lambda x: keras.ops.softmax(LAYERS.Dense(3)(x))), "softmax"),
     "ops.sigmoid": (lambda: functional(lambda x: keras.ops.sigmoid(LAYERS.Dense(3)(x))), "sigmoid"),
     "nested": (nested, "softmax"),
     "subclassed": (Subclassed, "softmax"),
-    "inner softmax only": (lambda: sequential(LAYERS.Dense(4, activation="softmax"), LAYERS.Dense(3)), None),
+    "inner softmax only": (lambda: sequential(LAYERS.Dense(4, activation="softmax"), LAYERS.Dense(3)), "linear"),
 }
 
 
@@ -72,7 +76,7 @@ def test_logits_are_the_models_own(name):
     extractor = Extractor(model)
     read = extractor(IMAGES)
     assert extractor.head == head
-    again = {"softmax": keras.ops.softmax, "sigmoid": keras.ops.sigmoid, None: lambda x: x}[head](read.logits)
+    again = {"softmax": keras.ops.softmax, "sigmoid": keras.ops.sigmoid, "linear": lambda x: x}[head](read.logits)
     np.testing.assert_array_equal(again, read.predictions)
     np.testing.assert_allclose(read.predictions, model(IMAGES), rtol=1e-6)
     assert extractor.spec(keras.KerasTensor((None, 8, 8, 1))).head == head

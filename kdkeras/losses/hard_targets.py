@@ -67,7 +67,7 @@ class HardTargets(DistillationLoss):
         if sigmoid or teacher.logits[-1] == 1:
             raise ValueError(
                 f"`HardTargets` needs exclusive classes, two or more. Received: teacher '{teacher.model}' "
-                f"{teacher.logits} ending in {teacher.head or 'linear'}. Use `SoftTargets` for sigmoid outputs."
+                f"{teacher.logits} ending in {teacher.head}. Use `SoftTargets` for sigmoid outputs."
             )
 
     def call(self, student: Signals, teacher: Signals, labels: Any = None) -> Any:

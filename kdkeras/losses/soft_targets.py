@@ -98,7 +98,7 @@ class SoftTargets(DistillationLoss):
     def connect(self, student: SignalSpec, teacher: SignalSpec) -> None:
         """Check the class counts and choose between softmax and sigmoid outputs."""
         super().connect(student, teacher)
-        heads = {head for head in (student.head, teacher.head) if head is not None}
+        heads = {student.head, teacher.head} & {"softmax", "sigmoid"}
         if len(heads) == 2:
             raise ValueError(
                 f"`SoftTargets` needs one kind of output. Received: student '{student.model}' ends in {student.head}, "
