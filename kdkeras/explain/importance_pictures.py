@@ -1,0 +1,68 @@
+"""Drawing feature importances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdkeras.explain.importance import FeatureImportance
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = ("#6f9bc4", "#e3a664")  # light enough for the error bars to stand out
+
+
+def importance_bars(panels: Sequence[tuple[str, FeatureImportance]], n: int, *, title: str = "") -> Figure:
+    """Draw one panel of bars per model, all with the features in the order of the first.
+
+    Args:
+        panels: Title and `FeatureImportance` of each panel; all of the same features.
+        n: Number of features to draw: the most important ones of the first panel.
+        title: Title of the figure.
+
+    Returns:
+        A matplotlib `Figure`.
+
+    Raises:
+        ValueError: `n` is below 1.
+    """
+    from matplotlib.figure import Figure
+
+    if n < 1:
+        raise ValueError(f"`n` must be at least 1. Received: n={n}.")
+    first = panels[0][1]
+    order = np.argsort(-first.importances, kind="stable")[:n]
+    figure = Figure(figsize=(2.2 + 3.4 * len(panels), 1.3 + 0.27 * len(order)), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (name, importance), colour in zip(axes, panels, _COLOURS, strict=False):
+        _draw(axis, importance, order, colour)
+        same = name.lower() == importance.model.lower()
+        axis.set_title(name if same else f"{name} {importance.model}".strip(), fontsize=10)
+    axes[0].set_yticks(range(len(order)), [first.names[i] for i in order], fontsize=9)
+    axes[0].invert_yaxis()
+    if title:
+        figure.suptitle(title, fontsize=11)
+    figure.supxlabel(f"loss of {first.score} when the feature is shuffled (mean ± sd)", fontsize=9)
+    return figure
+
+
+def _draw(axis: Axes, importance: FeatureImportance, order: np.ndarray, colour: str) -> None:
+    errors = {"elinewidth": 1, "ecolor": "0.2", "capsize": 2}
+    axis.barh(
+        range(len(order)),
+        importance.importances[order],
+        xerr=importance.std[order],
+        color=colour,
+        height=0.65,
+        error_kw=errors,
+    )
+    axis.axvline(0, color="0.5", linewidth=0.8)
+    axis.grid(axis="x", color="0.9", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.tick_params(axis="y", length=0)
+    axis.spines[["top", "right", "left"]].set_visible(False)

@@ -1,0 +1,170 @@
+"""Drawing maps over images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdkeras.explain.explanation import Explanation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_COLOURS = "inferno"  # perceptually uniform: equal steps of relevance look equal
+_OPACITY = 0.9  # of the largest relevance
+_DIMMED = 0.6  # brightness of the image under a map, so that its white is not taken for relevance
+_DIFFERS = "#b2182b"
+
+
+def overlay_grid(
+    rows: Sequence[tuple[str, Explanation]],
+    n: int,
+    *,
+    class_names: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Figure:
+    """Draw a row of images, and below it one row of overlaid maps for each explanation of them.
+
+    Args:
+        rows: Title and `Explanation` of each row of maps; all of the same images and targets.
+        n: Number of images to draw, from the first.
+        class_names: Name of each class; by default its index.
+        notes: A remark on each image, written below its last map.
+
+    Returns:
+        A matplotlib `Figure`.
+
+    Raises:
+        ValueError: `n` is below 1.
+    """
+    from matplotlib.figure import Figure
+
+    if n < 1:
+        raise ValueError(f"`n` must be at least 1. Received: n={n}.")
+    first = rows[0][1]
+    columns = min(n, len(first.images))
+    figure = Figure(figsize=(1.35 * columns + 2.3, 1.7 * (len(rows) + 1) + 0.4), layout="constrained")
+    axes = figure.subplots(len(rows) + 1, columns, squeeze=False)
+    what = "output" if _is_single(first) else "class above each image"
+    figure.suptitle(f"{first.title} of the {what}", fontsize=11)
+    pictures = displayable(first.images[:columns])
+    _label(axes[0, 0], "Image")
+    for column, picture in enumerate(pictures):
+        _draw(axes[0, column], picture)
+        axes[0, column].set_title("" if _is_single(first) else _target_name(first, column, class_names), fontsize=10)
+    for row, (title, explanation) in enumerate(rows, start=1):
+        model = "" if explanation.model.lower() == title.lower() else _shortened(explanation.model)
+        lines = [title, model, _shortened(explanation.layer)]
+        _label(axes[row, 0], "\n".join(line for line in lines if line))
+        for column, picture in enumerate(pictures):
+            _draw_map(axes[row, column], picture, explanation, column, class_names)
+    for column, note in enumerate(notes[:columns]):
+        axes[-1, column].annotate(
+            note,
+            (0.5, 0),
+            xytext=(0, -18),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=9,
+        )
+    _colour_bar(figure, axes)
+    return figure
+
+
+def displayable(images: np.ndarray) -> np.ndarray:
+    """Return images as RGB in [0, 1], all by the same scale.
+
+    Images that already lie in [0, 1] or [0, 255] keep their brightness; others are stretched from the smallest to the
+    largest value of the batch. Anything but three channels is shown as the grey mean of its channels.
+
+    Args:
+        images: Shape `(n, height, width)` or `(n, height, width, channels)`.
+
+    Returns:
+        Shape `(n, height, width, 3)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.explain.pictures import displayable
+        >>> displayable(np.array([[[-1.0, 1.0]]]))[0, 0].tolist()
+        [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+    """
+    images = images.astype("float64")
+    low, high = float(images.min()), float(images.max())
+    if low >= 0 and high <= 255:
+        low, high = 0, 1 if high <= 1 else 255
+    images = (images - low) / ((high - low) or 1)
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.shape[-1] == 3:
+        return images
+    return np.repeat(images.mean(axis=-1, keepdims=True), 3, axis=-1)
+
+
+def _draw(axis: Axes, picture: np.ndarray) -> None:
+    axis.imshow(picture, interpolation="nearest", vmin=0, vmax=1)
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set(linewidth=0.5, color="0.7")
+
+
+def _draw_map(
+    axis: Axes, picture: np.ndarray, explanation: Explanation, column: int, class_names: Sequence[str]
+) -> None:
+    grey = np.repeat(picture.mean(axis=-1, keepdims=True), 3, axis=-1)  # colour is left to the map
+    _draw(axis, _DIMMED * grey)
+    relevance = explanation.maps[column]
+    # The image shows through where there is no relevance; the root keeps faint relevance visible.
+    opacity = _OPACITY * np.sqrt(relevance)
+    axis.imshow(relevance, cmap=_COLOURS, alpha=opacity, vmin=0, vmax=1, interpolation="bilinear")
+    if explanation.zero[column]:
+        axis.text(0.5, 0.5, "all zero", transform=axis.transAxes, ha="center", va="center", fontsize=9, color="white")
+    said = _prediction_name(explanation, column, class_names)
+    agrees = _is_single(explanation) or said == _target_name(explanation, column, class_names)
+    axis.set_xlabel(f"says {said}", fontsize=9, color="black" if agrees else _DIFFERS)
+
+
+def _label(axis: Axes, text: str) -> None:
+    axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9, labelpad=8)
+
+
+def _colour_bar(figure: Figure, axes: np.ndarray) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    # Beside all rows, so that the columns stay in line, but as high as the rows of maps.
+    share = (len(axes) - 1) / len(axes)
+    bar = figure.colorbar(
+        ScalarMappable(cmap=_COLOURS), ax=axes, shrink=0.95 * share, anchor=(0, 0.05), aspect=24 * share, pad=0.015
+    )
+    bar.set_label("relevance / its maximum", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set(linewidth=0.5, edgecolor="0.7")
+
+
+def _target_name(explanation: Explanation, column: int, class_names: Sequence[str]) -> str:
+    return _class_name(int(explanation.target[column]), class_names)
+
+
+def _prediction_name(explanation: Explanation, column: int, class_names: Sequence[str]) -> str:
+    """The class that the model predicts, or the number that it predicts where it has a single output."""
+    prediction = explanation.predictions[column]
+    return f"{prediction[0]:.2f}" if _is_single(explanation) else _class_name(int(prediction.argmax()), class_names)
+
+
+def _is_single(explanation: Explanation) -> bool:
+    """Whether the model has one output: a number, not classes."""
+    return explanation.predictions.shape[1] == 1
+
+
+def _class_name(index: int, class_names: Sequence[str]) -> str:
+    return class_names[index] if len(class_names) else str(index)
+
+
+def _shortened(name: str, length: int = 18) -> str:
+    """Keep the end of a long path, which tells more than its beginning."""
+    return name if len(name) <= length else "…" + name[1 - length :]

@@ -1,0 +1,8 @@
+"""Export a Keras model to TFLite, checked against Keras before the file is left behind."""
+
+from kdkeras.export.conversion import ConversionError as ConversionError
+from kdkeras.export.parity import ExportParityError as ExportParityError
+from kdkeras.export.runtime import TFLiteModel as TFLiteModel
+from kdkeras.export.runtime import load as load
+from kdkeras.export.tflite import TFLiteExport as TFLiteExport
+from kdkeras.export.tflite import tflite as tflite

@@ -1,0 +1,244 @@
+"""`tflite`: convert a Keras model, check the file against it, and only then write the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+from kdkeras import latency
+from kdkeras._files import atomic_path
+from kdkeras.export import calibration as representative
+from kdkeras.export import parity
+from kdkeras.export._flatbuffer import float_parts
+from kdkeras.export.conversion import to_tflite
+from kdkeras.export.precision import float32_model
+from kdkeras.export.runtime import TFLiteModel
+from kdkeras.export.signature import Signature, signature_of
+
+Quantize = Literal["float16", "dynamic", "int8"]
+
+_MODES = (None, "float16", "dynamic", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class TFLiteExport:
+    """What `tflite` wrote, and how it compares with Keras.
+
+    Attributes:
+        path: The file.
+        quantize: The mode that was asked for.
+        bytes: Size of the file.
+        max_abs_error: Largest absolute difference from Keras over all outputs and samples.
+        max_rel_error: The same over the largest absolute Keras value of that output.
+        agreement: Share of equal decisions (top-1; the side of 0.5 for one sigmoid output), worst output; `None` for
+            regression.
+        parity_samples: Number of samples that were compared.
+        parity_data: `"calibration"`, or `"random"` when no calibration data was given.
+        input_dtypes: Signature input name → dtype.
+        output_dtypes: Signature output name → dtype.
+        float_tensors: Float tensors left inside an int8 file, inputs and outputs not counted; `None` in other modes.
+        latency_1_thread: Time of one batch-1 call with one CPU thread, in milliseconds.
+        latency_2_threads: The same with two.
+        failures: What the parity gate found; not empty only with `on_parity_failure="keep"`.
+    """
+
+    path: Path
+    quantize: Quantize | None
+    bytes: int
+    max_abs_error: float
+    max_rel_error: float
+    agreement: float | None
+    parity_samples: int
+    parity_data: Literal["calibration", "random"]
+    input_dtypes: dict[str, str]
+    output_dtypes: dict[str, str]
+    float_tensors: int | None
+    latency_1_thread: latency.Latency
+    latency_2_threads: latency.Latency
+    failures: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain types, ready for JSON."""
+        record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return record | {
+            "path": str(self.path),
+            "latency_1_thread": self.latency_1_thread._asdict(),
+            "latency_2_threads": self.latency_2_threads._asdict(),
+            "failures": list(self.failures),
+        }
+
+    def __str__(self) -> str:
+        agreement = "" if self.agreement is None else f"agreement {self.agreement:.2%}, "
+        lines = [
+            f"{self.path}: {self.quantize or 'float32'}, {self.bytes / 1000:.1f} kB",
+            f"  parity   {agreement}max error {self.max_abs_error:.3g} (relative {self.max_rel_error:.3g}) "
+            f"on {self.parity_samples} {self.parity_data} samples",
+            f"  latency  {self.latency_1_thread.median:.3f} ms with 1 thread, "
+            f"{self.latency_2_threads.median:.3f} ms with 2 (median, batch 1)",
+        ]
+        if self.float_tensors is not None:
+            lines.append(f"  int8     {self.float_tensors} float tensors left inside")
+        if self.failures:
+            lines.append(f"  FAILED   {'; '.join(self.failures)}")
+        return "\n".join(lines)
+
+
+def tflite(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    quantize: Quantize | None = None,
+    calibration: Any = None,
+    min_agreement: float = 0.95,
+    on_parity_failure: Literal["raise", "keep"] = "raise",
+) -> TFLiteExport:
+    """Convert a Keras model to a TFLite file that is known to answer as the model does.
+
+    The model is converted at batch 1 with builtin ops only, run in LiteRT, and compared with Keras on `calibration`.
+    Only a file that passes is moved to `path`, replacing what stood there; on failure `path` is as before.
+
+    Refused are outputs that are not finite or the same for all samples; a relative error above 1e-4 (float32) or 0.05
+    (float16); for `"dynamic"` and `"int8"`, an agreement under `min_agreement`, or, without decisions or without
+    calibration data, a relative error above 0.1; and float tensors left inside an int8 file.
+
+    Inputs and outputs keep the model's dtypes in every mode, so the file is called like the model. Half-precision
+    models are exported from a float32 copy. `"dynamic"` leaves weights of fewer than 1024 values in float32. While
+    the converter and the runtime start, what the process prints is discarded: their log lines cannot be switched off.
+
+    Args:
+        model: A built Functional, Sequential or subclassed model. Every size but the batch must be known, from the
+            model or from `calibration`.
+        path: The file to write. Its folder is made if it is missing.
+        quantize: `None` for float32; `"float16"` for float16 weights; `"dynamic"` for int8 weights with activations
+            quantized on the fly; `"int8"` for int8 throughout.
+        calibration: Representative inputs, scaled as in training, at least 32: an array, a dict or list of arrays, a
+            `tf.data.Dataset` or a generator; labels are dropped and 512 samples at most are used. Required for
+            `"int8"`. When `None`, parity runs on 64 seeded random samples (floats uniform in [0, 1), integers 0 or
+            1), and the result says so. Parity on wrongly scaled data says nothing about real data.
+        min_agreement: Least share of equal decisions of a quantized file, in [0, 1]. The default lets one of 32
+            samples differ, not two.
+        on_parity_failure: `"raise"`, or `"keep"` to write the file all the same, with the failures in the result.
+
+    Returns:
+        A `TFLiteExport`: size, agreement, errors, and latency with one and two threads.
+
+    Raises:
+        ValueError: An option or the calibration data is not usable, or the model's input shape is not known.
+        TypeError: `model` is not a Keras model, or the calibration data has a form that cannot be used.
+        ConversionError: The converter refused the model or crashed.
+        ExportParityError: The file does not match the model; nothing was written.
+        OSError: The file cannot be written.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import keras
+        >>> from kdkeras import export
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "student.tflite"
+        >>> result = export.tflite(model, path)
+        >>> result.bytes == path.stat().st_size, result.parity_data
+        (True, 'random')
+
+    Reference:
+        Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+        CVPR 2018.
+    """
+    target = Path(path)
+    _check_arguments(model, target, quantize, calibration, min_agreement, on_parity_failure)
+    model = float32_model(model)
+    signature = signature_of(model)
+    source = "random" if calibration is None else "calibration"
+    if calibration is None:
+        samples = representative.random_samples(signature)
+    else:
+        samples = representative.collect(calibration, signature)
+    content = to_tflite(model, signature.fixed(samples), quantize, samples)
+    figures, failures = _gate(model, signature, samples, content, quantize, source, min_agreement)
+    if on_parity_failure == "raise":
+        parity.raise_for(failures, quantize, f"{len(samples[0])} {source} samples", target)
+    _write(target, content)
+    return TFLiteExport(
+        path=target,
+        quantize=quantize,
+        bytes=target.stat().st_size,
+        parity_samples=len(samples[0]),
+        parity_data=source,
+        failures=tuple(failures),
+        **figures,
+        **_timings(content, signature, samples),
+    )
+
+
+def _check_arguments(
+    model: Any, path: Path, quantize: Any, calibration: Any, min_agreement: float, on_parity_failure: str
+) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`tflite` expects a keras.Model. Received: {type(model).__name__}.")
+    if quantize not in _MODES:
+        raise ValueError(f"`quantize` must be one of {_MODES}. Received: {quantize!r}.")
+    if quantize == "int8" and calibration is None:
+        raise ValueError(
+            "quantize='int8' needs `calibration` data to set its ranges. Received: None. "
+            "Pass at least 32 training samples, scaled as in training."
+        )
+    if not 0 <= min_agreement <= 1:
+        raise ValueError(f"`min_agreement` is a share from 0 to 1. Received: {min_agreement}.")
+    if on_parity_failure not in ("raise", "keep"):
+        raise ValueError(f"`on_parity_failure` must be 'raise' or 'keep'. Received: {on_parity_failure!r}.")
+    if path.is_dir():
+        raise IsADirectoryError(f"`path` must be a file. Received: the folder {path}. Add a name such as model.tflite.")
+
+
+def _gate(
+    model: keras.Model,
+    signature: Signature,
+    samples: list[np.ndarray],
+    content: bytes,
+    quantize: str | None,
+    source: str,
+    min_agreement: float,
+) -> tuple[dict[str, Any], list[str]]:
+    """Run the file beside the model; return the figures and what is wrong with them."""
+    lite = TFLiteModel(content)
+    expected = parity.keras_outputs(model, signature, samples)
+    received = lite.run(_named(signature, samples))
+    results = {name: parity.compare(values, received[name]) for name, values in expected.items()}
+    inner = float_parts(content) if quantize == "int8" else None
+    limit = min_agreement if source == "calibration" else None
+    failures = parity.broken_outputs(expected, received) or parity.limit_failures(results, quantize, limit, inner)
+    figures = dataclasses.asdict(parity.worst(results.values())) | {
+        "float_tensors": None if inner is None else inner.tensors,
+        "input_dtypes": lite.input_dtypes,
+        "output_dtypes": lite.output_dtypes,
+    }
+    return figures, failures
+
+
+def _timings(content: bytes, signature: Signature, samples: list[np.ndarray]) -> dict[str, latency.Latency]:
+    sample = _named(signature, [array[:1] for array in samples])
+    single, double = TFLiteModel(content, threads=1), TFLiteModel(content, threads=2)
+    return {
+        "latency_1_thread": latency.measure(lambda: single.run(sample)),
+        "latency_2_threads": latency.measure(lambda: double.run(sample)),
+    }
+
+
+def _named(signature: Signature, samples: list[np.ndarray]) -> dict[str, np.ndarray]:
+    return {item.name: array for item, array in zip(signature.inputs, samples, strict=True)}
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"`tflite` could not write {path} ({error.strerror}). Choose a folder that you may write to and that has "
+            f"{len(content) / 1000:.0f} kB free",
+        ) from error

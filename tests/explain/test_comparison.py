@@ -1,0 +1,135 @@
+"""Comparing a student's maps with its teacher's."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kdkeras import explain, metrics
+
+MEASURES = ["cosine", "pearson", "spearman", "ssim", "top_k_iou"]
+
+
+def cnn(seed, name, filters=4, units=3):
+    keras.utils.set_random_seed(seed)
+    convolution = layers.Conv2D(filters, 3, activation="relu", name="conv")
+    rest = [layers.GlobalAveragePooling2D(), layers.Dense(units, activation="softmax", name="logits")]
+    return keras.Sequential([keras.Input((8, 8, 1)), convolution, *rest], name=name)
+
+
+def blind(model, column):
+    """Let every channel speak against one class, so that its maps are zero."""
+    kernel, bias = model.get_layer("logits").get_weights()
+    kernel[:, column] = -1
+    model.get_layer("logits").set_weights([kernel, bias])
+    return model
+
+
+def images(n=6):
+    return np.random.default_rng(0).random((n, 8, 8, 1)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    """Six images; the teacher's maps of class 1 and the student's of class 2 are zero."""
+    teacher, student = blind(cnn(3, "big", filters=8), 1), blind(cnn(4, "small"), 2)
+    return explain.compare(teacher, student, images(), target=[0, 0, 1, 2, 0, 0])
+
+
+def test_a_model_agrees_with_itself():
+    model = cnn(0, "model")
+    comparison = explain.compare(model, model, images())
+    assert comparison.teacher_zeros == comparison.student_zeros == 0
+    for name in MEASURES:
+        np.testing.assert_allclose(comparison.measures[name], 1, atol=1e-6)
+        assert comparison.summary[name].n == 6
+
+
+def test_both_maps_answer_the_teachers_question():
+    teacher, student, x = cnn(1, "teacher"), cnn(2, "student"), images()
+    comparison = explain.compare(teacher, student, x)
+    top = teacher.predict(x, verbose=0).argmax(axis=1)
+    np.testing.assert_array_equal(comparison.teacher.target, top)
+    np.testing.assert_array_equal(comparison.student.target, top)
+    np.testing.assert_array_equal(comparison.student.raw, explain.attribute(student, x, top).raw)
+
+
+def test_measures_are_those_of_the_scaled_maps(comparison):
+    student, teacher = comparison.student.maps, comparison.teacher.maps
+    for name in ("cosine", "pearson", "spearman", "ssim"):
+        np.testing.assert_array_equal(comparison.measures[name], getattr(metrics, name)(student, teacher))
+    np.testing.assert_array_equal(comparison.measures["top_k_iou"], metrics.top_k_iou(student, teacher, top_k=0.2))
+
+
+def test_zero_maps_are_counted_and_never_averaged_in(comparison):
+    assert (comparison.teacher_zeros, comparison.student_zeros) == (1, 1)
+    for name in MEASURES:
+        values = comparison.measures[name]
+        np.testing.assert_array_equal(np.isnan(values), [False, False, True, True, False, False])
+        left = values[[0, 1, 4, 5]]
+        np.testing.assert_allclose(comparison.summary[name], (left.mean(), left.std(ddof=1), 4))
+
+
+def test_all_maps_zero_leaves_no_mean():
+    model = blind(cnn(5, "model"), 0)
+    comparison = explain.compare(model, model, images(2), target=0)
+    assert comparison.teacher_zeros == 2
+    assert comparison.summary["cosine"].n == 0
+    assert np.isnan(comparison.summary["cosine"].mean)
+    assert "2 of 2 pairs left out" in str(comparison)
+    comparison.plot().canvas.draw()
+
+
+def test_the_record_goes_to_json_and_back(comparison):
+    record = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
+    assert record["teacher"] == {"model": "big", "layer": "conv", "zero_maps": 1}
+    assert record["student"]["zero_maps"] == 1
+    assert record["measures"]["cosine"][2] is None
+    assert record["summary"]["ssim"] == comparison.summary["ssim"]._asdict()
+    assert record["target"] == [0, 0, 1, 2, 0, 0]
+
+
+def test_the_table_is_aligned_and_says_what_was_left_out(comparison):
+    lines = str(comparison).splitlines()
+    assert lines[0] == "Grad-CAM of 6 images: teacher 'big' at conv, student 'small' at conv"
+    assert lines[-1] == "all-zero maps: teacher 1, student 1; 2 of 6 pairs left out for them"
+    table = lines[1:-1]
+    assert len(table) == 2 + len(MEASURES)
+    assert len({len(line) for line in table}) == 1
+    assert table[2].split() == ["Cosine", *(f"{value:.3f}" for value in comparison.summary["cosine"][:2]), "4"]
+
+
+def test_the_picture_shows_images_teacher_and_student(comparison):
+    figure = comparison.plot(3, class_names=["ant", "bee", "cow"])
+    figure.canvas.draw()
+    assert len(figure.axes) == 3 * 3 + 1
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["ant", "ant", "bee"]
+    notes = [[text.get_text() for text in axis.texts] for axis in figure.axes[6:9]]
+    assert notes[0] == [f"cosine {comparison.measures['cosine'][0]:.2f}"]
+    assert [text.get_text() for text in figure.axes[5].texts] == ["all zero"]  # the teacher's map of a bee
+
+
+def test_layers_and_top_k_can_be_chosen():
+    keras.utils.set_random_seed(6)
+    convolutions = [layers.Conv2D(4, 3, name="early"), layers.Conv2D(4, 3, name="late")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *convolutions, layers.Flatten(), layers.Dense(3)])
+    comparison = explain.compare(model, model, images(), student_layer="early", top_k=0.1)
+    assert (comparison.teacher.layer, comparison.student.layer) == ("late", "early")
+    maps = comparison.student.maps, comparison.teacher.maps
+    np.testing.assert_array_equal(comparison.measures["top_k_iou"], metrics.top_k_iou(*maps, top_k=0.1))
+    with pytest.raises(ValueError, match="top_k"):
+        explain.compare(model, model, images(), top_k=20)
+
+
+def test_images_smaller_than_the_ssim_window():
+    keras.utils.set_random_seed(7)
+    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(4, 2), layers.Flatten(), layers.Dense(2)])
+    comparison = explain.compare(model, model, images()[:, :4, :4])
+    assert comparison.summary["ssim"].n == 6 - comparison.teacher_zeros
+
+
+def test_models_of_different_classes_are_refused():
+    with pytest.raises(ValueError, match="teacher 'teacher' 3, student 'student' 5"):
+        explain.compare(cnn(0, "teacher"), cnn(0, "student", units=5), images())

@@ -1,0 +1,227 @@
+"""`tflite`: every mode against figures computed here, and refusals that leave nothing behind."""
+
+import dataclasses
+import errno
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from kdkeras import export
+
+MODES = [None, "float16", "dynamic", "int8"]
+
+
+@pytest.fixture(scope="module")
+def exported(cnn, digits, tmp_path_factory):
+    """Every mode of the digits model, exported once."""
+    folder = tmp_path_factory.mktemp("exports")
+    return {
+        mode: export.tflite(cnn, folder / f"{mode}.tflite", quantize=mode, calibration=digits[0][:300])
+        for mode in MODES
+    }
+
+
+def positional_run(path, images):
+    """Run a one-input, one-output file by the interpreter's lowest calls: shares no code with the package."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    outputs = []
+    for image in images:
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image[None])
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    return np.concatenate(outputs)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_figures_are_those_of_a_fresh_interpreter(exported, cnn, digits, mode):
+    result = exported[mode]
+    images = digits[0][:300]
+    expected, received = cnn.predict(images, verbose=0), positional_run(result.path, images)
+    assert result.parity_samples == 300
+    assert result.parity_data == "calibration"
+    assert result.agreement == np.mean(expected.argmax(1) == received.argmax(1))
+    assert result.max_abs_error == pytest.approx(np.abs(expected - received).max(), rel=1e-2, abs=1e-6)
+    assert result.max_rel_error == pytest.approx(result.max_abs_error / expected.max(), rel=1e-2, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_size_dtypes_and_latency(exported, mode):
+    result = exported[mode]
+    assert result.bytes == result.path.stat().st_size
+    assert result.input_dtypes == {"image": "float32"}
+    assert result.output_dtypes == {"output_0": "float32"}
+    assert result.latency_1_thread.median > 0
+    assert result.latency_2_threads.median > 0
+    assert result.failures == ()
+
+
+def test_modes_differ_as_promised(exported):
+    assert exported[None].max_rel_error < 1e-4
+    assert exported["float16"].max_rel_error < 5e-2
+    assert exported["float16"].bytes < 0.7 * exported[None].bytes
+    assert exported["dynamic"].bytes < 0.5 * exported[None].bytes
+    assert exported["int8"].bytes < 0.5 * exported[None].bytes
+    assert exported["int8"].float_tensors == 0
+    assert exported["dynamic"].float_tensors is None
+    assert min(result.agreement for result in exported.values()) > 0.95
+
+
+def test_accuracy_of_the_int8_file_on_unseen_digits(exported, cnn, digits):
+    images, labels = digits[0][1400:], digits[1][1400:]
+    keras_accuracy = np.mean(cnn.predict(images, verbose=0).argmax(1) == labels)
+    file_accuracy = np.mean(export.load(exported["int8"].path)(images).argmax(1) == labels)
+    assert keras_accuracy > 0.8
+    assert file_accuracy > keras_accuracy - 0.03
+
+
+def test_record_is_plain_and_readable(exported):
+    record = json.loads(json.dumps(exported["int8"].to_dict()))
+    assert record["quantize"] == "int8"
+    assert record["latency_1_thread"]["runs"] == exported["int8"].latency_1_thread.runs
+    text = str(exported["int8"])
+    assert "int8.tflite: int8" in text
+    assert "0 float tensors left inside" in text
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        exported["int8"].bytes = 0
+
+
+def test_only_the_files_themselves_are_left(exported):
+    folder = exported[None].path.parent
+    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{mode}.tflite" for mode in MODES)
+
+
+def test_without_calibration_parity_runs_on_random_samples(cnn, tmp_path):
+    first = export.tflite(cnn, tmp_path / "new" / "a.tflite")
+    again = export.tflite(cnn, tmp_path / "new" / "a.tflite")
+    assert (first.parity_data, first.parity_samples) == ("random", 64)
+    assert first.max_abs_error == again.max_abs_error
+
+
+def test_outlier_calibration_is_refused_and_leaves_nothing(cnn, digits, tmp_path):
+    images = digits[0][:64].copy()
+    images[0] *= 10_000  # one broken image takes the whole int8 range
+    with pytest.raises(export.ExportParityError, match=r"agreement of 'output_0' is 0\.\d+, under min_agreement=0.95"):
+        export.tflite(cnn, tmp_path / "bad.tflite", quantize="int8", calibration=images)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_stays_on_refusal_and_is_replaced_on_success(cnn, digits, tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_text("the old file")
+    mixed = (digits[0][:512] + digits[0][512:1024]) / 2  # ambiguous images: some decisions change
+    strict = {"quantize": "dynamic", "calibration": mixed, "min_agreement": 1}
+    kept = export.tflite(cnn, tmp_path / "kept.tflite", on_parity_failure="keep", **strict)
+    assert kept.agreement < 1
+    assert kept.path.exists()
+    assert "min_agreement=1" in kept.failures[0]
+    assert "FAILED" in str(kept)
+    with pytest.raises(export.ExportParityError, match="on_parity_failure='keep'"):
+        export.tflite(cnn, path, **strict)
+    assert path.read_text() == "the old file"
+    result = export.tflite(cnn, path, quantize="dynamic", calibration=digits[0])
+    assert path.stat().st_size == result.bytes
+    assert result.parity_samples == 512
+
+
+def test_constant_outputs_are_refused(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_initializer="zeros")])
+    with pytest.raises(export.ExportParityError, match="output_0' of Keras is the same for all 64 samples"):
+        export.tflite(model, tmp_path / "a.tflite")
+
+
+def test_nan_outputs_are_refused(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.set_weights([np.full((3, 2), np.nan), np.zeros(2)])
+    with pytest.raises(export.ExportParityError, match="of Keras is not finite"):
+        export.tflite(model, tmp_path / "a.tflite")
+
+
+def test_float_ops_left_in_int8_are_refused_by_name(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), keras.layers.LayerNormalization()])
+    data = np.random.default_rng(0).normal(size=(40, 6))
+    with pytest.raises(export.ExportParityError, match="float tensors are left in an int8 file, at NEG"):
+        export.tflite(model, tmp_path / "a.tflite", quantize="int8", calibration=data, min_agreement=0)
+
+
+def test_integer_inputs_keep_their_dtype_in_int8(tmp_path):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((6,), dtype="uint8"), layers.Rescaling(1 / 255), layers.Dense(4)])
+    data = np.random.default_rng(0).integers(0, 256, (40, 6), dtype="uint8")
+    result = export.tflite(model, tmp_path / "a.tflite", quantize="int8", calibration=data, min_agreement=0)
+    assert result.input_dtypes == {"input_0": "uint8"}
+    assert result.float_tensors == 0
+    expected = model.predict(data, verbose=0)
+    np.testing.assert_allclose(export.load(result.path)(data), expected, atol=0.03 * np.abs(expected).max())
+
+
+def test_write_errors_name_the_path(cnn, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"could not write .*file/a.tflite"):
+        export.tflite(cnn, tmp_path / "file" / "a.tflite")
+
+    def full(self, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        export.tflite(cnn, tmp_path / "a.tflite")
+    assert caught.value.errno == errno.ENOSPC
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"quantize": "int4"}, ValueError, r"`quantize` must be one of .* Received: 'int4'"),
+        ({"quantize": "int8"}, ValueError, r"needs `calibration` data"),
+        ({"min_agreement": 95}, ValueError, r"share from 0 to 1. Received: 95"),
+        ({"on_parity_failure": "ignore"}, ValueError, r"'raise' or 'keep'. Received: 'ignore'"),
+    ],
+)
+def test_option_errors(cnn, tmp_path, options, error, match):
+    with pytest.raises(error, match=match):
+        export.tflite(cnn, tmp_path / "a.tflite", **options)
+
+
+def test_argument_errors(cnn, tmp_path):
+    with pytest.raises(TypeError, match=r"expects a keras.Model. Received: str"):
+        export.tflite("model.keras", tmp_path / "a.tflite")
+    with pytest.raises(IsADirectoryError, match="Received: the folder"):
+        export.tflite(cnn, tmp_path)
+
+
+SCRIPT = """
+import os, sys
+import keras, numpy as np, tensorflow as tf
+from kdkeras import export
+
+model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(3)])
+data = np.random.default_rng(0).random((32, 8))
+tf.constant(1.0)
+for descriptor, name in ((1, "out"), (2, "err")):  # from here on: the start of TensorFlow itself is not ours
+    os.dup2(os.open(os.path.join(sys.argv[1], name), os.O_WRONLY | os.O_CREAT), descriptor)
+for mode in (None, "dynamic", "int8"):
+    export.tflite(model, os.path.join(sys.argv[1], "m.tflite"), quantize=mode, calibration=data, min_agreement=0)
+"""
+
+
+def test_nothing_is_printed(tmp_path):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT, str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    printed = (tmp_path / "out").read_text() + (tmp_path / "err").read_text()
+    assert done.returncode == 0, done.stderr + printed
+    assert printed == ""
+    assert (tmp_path / "m.tflite").exists()
