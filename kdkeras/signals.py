@@ -7,17 +7,15 @@ Functional, Sequential, nested or subclassed, and leaves the model as it was.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import functools
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from kdkeras._recorder import record, unwrapped
 from kdkeras.inputs import is_array_like
 
 _ACTIVATIONS: dict[Any, str] = {
@@ -157,7 +155,7 @@ def called_layers(model: keras.Model, inputs: Any) -> dict[str, tuple[int, ...]]
         model(inputs, training=False)  # layers that `build` makes have to exist before they can be watched
     # Reversed, so that of the several paths of a shared layer the first one stays.
     paths = {layer: path for path, layer in reversed(layer_paths(model).items())}
-    with _record([(layer, "call") for layer in paths]) as records:
+    with record([(layer, "call") for layer in paths]) as records:
         model(inputs, training=False)
     shapes: dict[str, tuple[int, ...]] = {}
     seen: set[int] = set()
@@ -231,7 +229,7 @@ class Extractor:
     def _read(self, inputs: Any, training: bool = False) -> Signals:
         heads = _head_candidates(self.model)
         watched = [(layer, "call") for layer in self.layers.values()] + [(owner, name) for owner, name, _ in heads]
-        with _record(watched) as records:
+        with record(watched) as records:
             predictions = self.model(inputs, training=training)
         logits, self.head = predictions, None
         # A linear activation returns the very tensor it was given, perhaps a softmax's: the others have the last word.
@@ -382,7 +380,7 @@ def _head_candidates(model: keras.Model) -> list[tuple[Any, str, str]]:
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Softmax) and layer.axis in (-1, [-1]):
             found.append((layer, "call", "softmax"))
-        kind = _ACTIVATIONS.get(_unwrapped(getattr(layer, "activation", None)))
+        kind = _ACTIVATIONS.get(unwrapped(getattr(layer, "activation", None)))
         if kind is not None:
             found.append((layer, "activation", kind))
         # Only Functional models have a graph of operations, and Keras does not export their class.
@@ -397,68 +395,3 @@ def _is_head(operation: Any) -> bool:
         return False
     kind = type(operation).__name__
     return kind == "Sigmoid" or (kind == "Softmax" and operation.axis == -1)
-
-
-def _unwrapped(function: Any) -> Any:
-    """The function behind a recording wrapper, so that a model can be read inside a reading of it."""
-    return getattr(function, "__wrapped__", function)
-
-
-# The recorder. A wrapper stands in for `owner.attribute` only while some thread records; which thread sees what is
-# decided per thread, because the replicas of a `tf.distribute` strategy trace the same layers in turns.
-
-_LOCK = threading.RLock()
-_INSTALLED: dict[tuple[int, str], int] = {}
-_ACTIVE = threading.local()
-
-
-@contextlib.contextmanager
-def _record(watched: list[tuple[Any, str]]) -> Iterator[dict[tuple[int, str], list[tuple[Any, Any]]]]:
-    """Record (first argument, result) of every call of each `(owner, attribute)` made by this thread."""
-    records: dict[tuple[int, str], list[tuple[Any, Any]]] = {}
-    recorders = _ACTIVE.__dict__.setdefault("recorders", [])
-    installed = []
-    try:
-        for owner, attribute in watched:
-            _install(owner, attribute)
-            installed.append((owner, attribute))
-        recorders.append((records, {(id(owner), attribute) for owner, attribute in watched}))
-        yield records
-    finally:
-        recorders[:] = [entry for entry in recorders if entry[0] is not records]
-        for owner, attribute in reversed(installed):
-            _uninstall(owner, attribute)
-
-
-def _install(owner: Any, attribute: str) -> None:
-    key = (id(owner), attribute)
-    with _LOCK:
-        _INSTALLED[key] = _INSTALLED.get(key, 0) + 1
-        if _INSTALLED[key] == 1:
-            # Written to the instance's dict, past Keras' attribute tracking, which has no part in this.
-            owner.__dict__[attribute] = _wrap(getattr(owner, attribute), key)
-
-
-def _uninstall(owner: Any, attribute: str) -> None:
-    key = (id(owner), attribute)
-    with _LOCK:
-        _INSTALLED[key] -= 1
-        if not _INSTALLED[key]:
-            del _INSTALLED[key]
-            original = owner.__dict__.pop(attribute).__wrapped__
-            if attribute == "activation":  # an attribute of the instance; `call` belongs to the class
-                owner.__dict__[attribute] = original
-
-
-def _wrap(original: Callable[..., Any], key: tuple[int, str]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def recording(*args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
-        first = args[0] if args else next(iter(kwargs.values()), None)
-        for records, keys in getattr(_ACTIVE, "recorders", ()):
-            if key in keys:
-                calls = records.pop(key, [])  # re-inserted: the dict keeps the order of the latest calls
-                records[key] = [*calls, (first, result)]
-        return result
-
-    return recording

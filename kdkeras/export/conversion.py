@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdkeras.export import _convert
-from kdkeras.export._silence import silenced
+from kdkeras._silence import silenced
 from kdkeras.export.signature import Signature
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kdkeras.export._silence import silenced
+from kdkeras._silence import silenced
 
 
 def load(path: str | os.PathLike[str], *, threads: int = 1) -> TFLiteModel:
