@@ -38,7 +38,9 @@ def output_folder(path: str | Path, *, overwrite: bool) -> Iterator[Path]:
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"Output '{target}' is a file, not a folder. Choose another folder.")
     if target.exists() and any(target.iterdir()) and not overwrite:
-        raise FileExistsError(f"Output folder '{target}' is not empty. Choose another folder, or allow overwriting.")
+        raise FileExistsError(
+            f"Output folder '{target}' is not empty. Choose another folder, or allow overwriting (--overwrite)."
+        )
     target.mkdir(parents=True, exist_ok=True)
     # Inside the target: if that can be written, so can the result, and a rename never crosses a file system.
     staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target))
