@@ -32,9 +32,9 @@ class Settings:
 
 
 SETTINGS = {
-    "digits": Settings(epochs=30, tree_depth=6, tree_epochs=40, explained=360),
+    "digits": Settings(epochs=30, tree_depth=6, tree_epochs=60, explained=360),
     "fashion_mnist": Settings(epochs=6, tree_depth=6, tree_epochs=10, explained=500, limit=10_000),
-    "breast_cancer": Settings(epochs=30, tree_depth=3, tree_epochs=40, explained=114),
+    "breast_cancer": Settings(epochs=30, tree_depth=3, tree_epochs=60, explained=114),
 }
 
 
