@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def load_model(path: str | Path, **kwargs: Any) -> keras.Model:
 
     Raises:
         FileNotFoundError: There is no such file.
+        ValueError: A `.keras` file is damaged, or something else.
 
     Example:
         >>> import kdkeras
@@ -35,4 +37,6 @@ def load_model(path: str | Path, **kwargs: Any) -> keras.Model:
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"There is no model file '{path}'. Give the path that `save` was given.")
+    if Path(path).suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise ValueError(f"'{path}' is damaged or no `.keras` file: it is not a zip archive. Save the model again.")
     return keras.saving.load_model(path, **kwargs)

@@ -64,10 +64,16 @@ def export_student(student: keras.Model, data: Dataset, folder: Path, say: Say) 
 
 
 def distill_tree(teacher: keras.Model, data: Dataset, settings: Settings, seed: int, say: Say) -> SoftDecisionTree:
-    """Return a soft decision tree distilled from the teacher."""
+    """Return a soft decision tree distilled from the teacher.
+
+    The teacher labels what the tree learns from, so that the validation images serve too: nothing is chosen by them.
+    """
     keras.utils.set_random_seed(seed)
     tree = SoftDecisionTree(depth=settings.tree_depth, num_classes=data.num_classes)
-    return tree.distill(teacher, data.x_train, epochs=settings.tree_epochs, verbose=0)
+    transfer = _transfer_set(data)
+    tree.distill(teacher, transfer, epochs=settings.tree_epochs, verbose=0)
+    say(f"distilled on {len(transfer)} samples of train and valid, without their labels")
+    return tree
 
 
 def score_tree(tree: SoftDecisionTree, teacher: keras.Model, data: Dataset, seed: int) -> tuple[TreeScore, ...]:
@@ -84,9 +90,17 @@ def score_tree(tree: SoftDecisionTree, teacher: keras.Model, data: Dataset, seed
         score(name, tree.predict(data.x_test, mode=mode, verbose=0).argmax(axis=1)) for mode, name in modes.items()
     ]
     cart = DecisionTreeClassifier(max_depth=tree.depth, random_state=seed)
-    cart.fit(data.x_train.reshape(len(data.x_train), -1), data.y_train)
-    plain = score("CART of the same depth", cart.predict(data.x_test.reshape(len(data.x_test), -1)))
+    cart.fit(_flat(_transfer_set(data)), np.concatenate([data.y_train, data.y_valid]))
+    plain = score("CART of the same depth", cart.predict(_flat(data.x_test)))
     return (*readings, plain)
+
+
+def _transfer_set(data: Dataset) -> np.ndarray:
+    return np.concatenate([data.x_train, data.x_valid])
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(len(x), -1)
 
 
 def _train_alone(

@@ -78,8 +78,9 @@ def tell(result: DemoResult, pictures: Mapping[str, Picture], data: Dataset, tre
         Section(
             "An interpretable student",
             (
-                "A soft decision tree, distilled from the same teacher. The path to its best leaf is the "
-                "explanation of a decision.",
+                "A soft decision tree, distilled from the same teacher on train and valid without their "
+                "labels; the plain tree (CART) beside it learned from the labels of the same samples. The path to the "
+                "best leaf is the explanation of a decision.",
             ),
             (Table(tuple(result.tree_table())),),
             (pictures["tree"],),
