@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdkeras.export import _convert
 from kdkeras._silence import silenced
+from kdkeras.export import _convert
 from kdkeras.export.signature import Signature
 
 
