@@ -11,7 +11,15 @@ import tensorflow as tf
 
 from kdkeras._compile_arguments import as_losses, check_task_loss, check_task_weight, from_tutorial
 from kdkeras._terms import Terms
-from kdkeras.inputs import check_arrays, check_finite, check_same_inputs, input_specs, is_array_like, specs_of_shapes
+from kdkeras.inputs import (
+    check_arrays,
+    check_finite,
+    check_same_inputs,
+    input_specs,
+    is_array_like,
+    specs_of_shapes,
+    specs_of_tensors,
+)
 from kdkeras.losses import DistillationLoss
 from kdkeras.signals import Batch, Extractor, Signals
 
@@ -79,7 +87,6 @@ class Distiller(keras.Model):
         self._read_teacher = Extractor(teacher)
         if student.built and input_specs(student) is not None:
             self._connect(input_specs(student))
-            self.built = True
 
     @property
     def distillation_losses(self) -> tuple[DistillationLoss, ...]:
@@ -170,6 +177,7 @@ class Distiller(keras.Model):
         for loss in self.distillation_losses:
             loss.connect(student, teacher)
             loss.built = True
+        self.built = True
 
     def get_compile_config(self) -> dict[str, Any]:
         """Return what `compile` was given, for `save`."""
@@ -293,6 +301,8 @@ class Distiller(keras.Model):
     def _with_teacher(self, data: Any) -> tuple[Any, ...]:
         """Return `data` with a `Batch` in place of x: here, outside the tape, the teacher gets no gradient."""
         inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if self._inputs_spec is None:
+            self._connect(specs_of_tensors(inputs))
         signals = self._read_teacher(inputs, training=False)
         return Batch(inputs, keras.tree.map_structure(keras.ops.stop_gradient, signals)), labels, sample_weight
 

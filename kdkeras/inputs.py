@@ -46,6 +46,28 @@ def specs_of_shapes(shapes: Any) -> Any:
     return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor((None, *shape[1:])), shapes)
 
 
+def specs_of_tensors(inputs: Any) -> Any:
+    """Return symbolic inputs for tensors, the batch axis left open.
+
+    Args:
+        inputs: A tensor or array, or a nest of them.
+
+    Returns:
+        `keras.KerasTensor`s in the same nest.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.inputs import specs_of_tensors
+        >>> specs_of_tensors(np.zeros((5, 3), "int32")).dtype
+        'int32'
+    """
+
+    def spec(tensor: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((None, *tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
+
+    return keras.tree.map_structure(spec, inputs)
+
+
 def is_array_like(data: Any) -> bool:
     """Whether `data` is arrays or tensors, at rest, rather than a dataset or a generator.
 
