@@ -1,0 +1,139 @@
+"""What can be read from a trained soft decision tree: paths, rules, importances, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from keras import ops
+
+from kdkeras.trees import checks, pictures, routing, rules
+from kdkeras.trees.anatomy import Anatomy, DecisionPath, importances
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Readable:
+    """The explanations of `SoftDecisionTree`, which holds the variables that they read."""
+
+    depth: int
+    beta: float
+    sample_shape: tuple[int, ...] | None
+
+    def anatomy(self) -> Anatomy:
+        """Return filters, biases, leaves and masses as arrays; filters and biases include β.
+
+        Returns:
+            A `kdkeras.trees.anatomy.Anatomy`.
+
+        Raises:
+            ValueError: The tree is not built.
+        """
+        if self.sample_shape is None:
+            raise ValueError("The tree has no splits yet, because it has seen no data. Call `fit` or `distill` first.")
+        kernel, biases = (self.beta * weight.numpy() for weight in self.splits.weights)
+        mass, right = self.node_mass.numpy(), self.right_mass.numpy()
+        last = slice(2 ** (self.depth - 1) - 1, None)  # the splits above the leaves
+        return Anatomy(
+            filters=kernel.T.reshape(-1, *self.sample_shape),
+            biases=biases,
+            leaves=ops.convert_to_numpy(ops.softmax(self.leaf_logits)),
+            node_mass=mass,
+            leaf_mass=np.stack([mass - right, right], axis=1)[last].ravel(),
+        )
+
+    def decision_path(self, x: Any) -> DecisionPath:
+        """Return the way of each sample to its best leaf.
+
+        The best leaf carries the largest share of the prediction; the greedy leaf may carry less.
+
+        Args:
+            x: Samples, shape (n, *sample_shape).
+
+        Returns:
+            A `kdkeras.trees.anatomy.DecisionPath` of arrays.
+
+        Raises:
+            TypeError: The samples are not numbers.
+            ValueError: The tree is not built, or the samples do not fit it.
+
+        Example:
+            >>> import numpy as np
+            >>> from kdkeras.trees import SoftDecisionTree
+            >>> tree = SoftDecisionTree(depth=3, num_classes=2)
+            >>> tree.build((None, 4))
+            >>> path = tree.decision_path(np.ones((5, 4)))
+            >>> path.nodes.shape, path.leaf_distribution.shape
+            ((5, 3), (5, 2))
+        """
+        leaves = self.anatomy().leaves
+        x = checks.check_samples(x, self.sample_shape)
+        logits = ops.convert_to_numpy(self.node_logits(x))
+        leaf = ops.convert_to_numpy(routing.best_leaf(logits))
+        nodes, right = routing.path_nodes(leaf, self.depth)
+        turns = np.where(right, 1, -1).astype(logits.dtype) * np.take_along_axis(logits, nodes, axis=1)  # (n, depth)
+        log_turns = ops.convert_to_numpy(ops.log_sigmoid(turns))
+        return DecisionPath(nodes, right, np.exp(log_turns), leaf, leaves[leaf], np.exp(log_turns.sum(axis=1)))
+
+    @property
+    def feature_importances_(self) -> np.ndarray:
+        """Share of each feature in the decisions, in the shape of one sample, summing to 1.
+
+        |w_i| / Σ_j |w_j| of every split, weighted by the running share of the training samples that reaches it.
+        Weights of features with different ranges cannot be compared: standardise them before training.
+        """
+        return importances(self.anatomy())
+
+    def export_text(
+        self,
+        feature_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | None = None,
+        max_features: int = 3,
+    ) -> str:
+        """Return the splits and leaves as indented text; see `kdkeras.trees.rules.export_text`.
+
+        Args:
+            feature_names: One name per flattened feature. Default: positions, "x[0]".
+            class_names: One name per class. Default: class numbers.
+            max_features: How many features a split shows. Default 3, which fit on a line.
+
+        Returns:
+            Text of one line per branch.
+
+        Raises:
+            ValueError: The tree is not built, the number of names does not fit, or `max_features` is below 1.
+        """
+        names = {"feature_names": feature_names, "class_names": class_names}
+        return rules.export_text(self.anatomy(), **names, max_features=max_features)
+
+    def plot(
+        self,
+        sample: Any = None,
+        *,
+        feature_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | None = None,
+        max_depth: int | None = None,
+    ) -> Figure:
+        """Draw the tree, and the path of one sample through it; see `kdkeras.trees.pictures.plot_tree`.
+
+        Args:
+            sample: One sample, shape `sample_shape`, whose path to its best leaf is drawn. Default: none.
+            feature_names: One name per flattened feature, for samples that are no images.
+            class_names: One name per class.
+            max_depth: How many levels of splits the upper part shows. Default: 4 for images, 3 otherwise.
+
+        Returns:
+            A matplotlib `Figure`; `figure.savefig("tree.png")` writes it.
+
+        Raises:
+            ValueError: The tree is not built, the sample does not fit it, or names or `max_depth` do not.
+        """
+        anatomy = self.anatomy()
+        path = None
+        if sample is not None:
+            sample = checks.check_samples(np.asarray(sample)[None], self.sample_shape, "sample")[0]
+            path = self.decision_path(sample[None])
+        names = {"feature_names": feature_names, "class_names": class_names}
+        return pictures.plot_tree(anatomy, sample=sample, path=path, **names, max_depth=max_depth)

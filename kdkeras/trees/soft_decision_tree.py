@@ -1,0 +1,380 @@
+"""The soft decision tree of Frosst and Hinton as a Keras model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kdkeras.inputs import is_array_like
+from kdkeras.trees import checks, objectives, routing
+from kdkeras.trees.reading import Readable
+from kdkeras.trees.transfer import teacher_targets
+
+EPOCHS = 60  # with the rate below: best of 40, 60 and 80 in cross-validation on digits, within noise of 80
+LEARNING_RATE = 0.02  # the same, of 0.01, 0.02, 0.03 and 0.05
+
+
+@keras.saving.register_keras_serializable(package="kdkeras")
+class SoftDecisionTree(Readable, keras.Model):
+    """A decision tree that is trained by gradient descent and explains each prediction by one path.
+
+    Every split i weighs all features and sends a sample right with probability p_i = σ(β(x·w_i + b_i)); every leaf ℓ
+    holds one class distribution Q_ℓ = softmax(φ_ℓ). The prediction is the mixture Σ_ℓ P_ℓ Q_ℓ, with P_ℓ the product
+    of the probabilities on the way to the leaf. Calling the tree returns the mixture, shape (batch, num_classes), so
+    it evaluates, exports and distils like any softmax model.
+
+    `fit` and `distill` compile the tree by themselves where `compile` was not called. Features should have similar
+    ranges (images in [0, 1], columns standardised): the weights, and so the importances, are relative to them.
+
+    Args:
+        depth: Levels of splits, 1…12; the tree has 2^depth − 1 splits and 2^depth leaves.
+        num_classes: Number of classes.
+        penalty: Weight λ of the balance penalty, which keeps splits from sending all samples one way. Larger trains
+            more of the tree but makes paths less crisp. Default 0.1 (best of 0.01…0.2 in cross-validation on digits).
+        objective: `"mixture"` (default): cross-entropy of the mixture. `"path"`: expected cross-entropy of a single
+            leaf, so that each leaf must be right on its own; see `kdkeras.trees.objectives`.
+        beta: Inverse temperature β of the splits. Larger starts with crisper splits. Default 1.
+        **kwargs: Passed to `keras.Model` (`name`, `dtype`).
+
+    Attributes:
+        sample_shape: Shape of one sample, known once the tree is built.
+        history: Keras' `History` of the latest training.
+
+    Raises:
+        TypeError: `depth` or `num_classes` is not an integer.
+        ValueError: An argument is out of its range.
+
+    Example:
+        >>> import keras, kdkeras
+        >>> import numpy as np
+        >>> _ = keras.utils.set_random_seed(0)
+        >>> x = np.random.default_rng(0).normal(size=(200, 2)).astype("float32")
+        >>> y = (x[:, 0] > 0).astype(int)
+        >>> tree = kdkeras.SoftDecisionTree(depth=2, num_classes=2)
+        >>> history = tree.fit(x, y, epochs=20, verbose=0)
+        >>> tree.predict(np.array([[2.0, 0.0], [-2.0, 0.0]], "float32"), verbose=0).argmax(axis=1)
+        array([1, 0])
+        >>> bool(tree.feature_importances_[0] > 0.6)
+        True
+
+    Reference:
+        [Frosst & Hinton, 2017](https://arxiv.org/abs/1711.09784)
+    """
+
+    def __init__(
+        self,
+        depth: int = 6,
+        num_classes: int = 10,
+        *,
+        penalty: float = 0.1,
+        objective: str = "mixture",
+        beta: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        checks.check_settings(depth, num_classes, penalty, objective, beta, objectives.OBJECTIVES)
+        self.depth = int(depth)
+        self.num_classes = int(num_classes)
+        self.penalty = float(penalty)
+        self.objective = objective
+        self.beta = float(beta)
+        self.sample_shape: tuple[int, ...] | None = None
+        self.splits = keras.layers.Dense(2**depth - 1, kernel_initializer="lecun_normal", name="splits")
+        self.softmax = keras.layers.Softmax(dtype=self.variable_dtype, name="softmax")
+        self._depths = routing.node_depths(depth)
+        self._decays_rate = False  # whether `fit` lowers the learning rate: with the default optimizer only
+        self._has_own_loss = True
+        self._mode = "mixture"
+        self._leaf_functions: dict[str, Any] = {}
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        names = ("depth", "num_classes", "penalty", "objective", "beta")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Create the variables for samples of `input_shape[1:]`."""
+        if len(input_shape) < 2 or None in input_shape[1:]:
+            raise ValueError(
+                f"SoftDecisionTree needs samples of a known shape (batch, features) or (batch, ...). Received: "
+                f"{tuple(input_shape)}. Reshape or resize them first."
+            )
+        self.sample_shape = tuple(input_shape[1:])
+        self.input_spec = keras.layers.InputSpec(shape=(None, *self.sample_shape))
+        self.splits.build((None, math.prod(self.sample_shape)))
+        self.leaf_logits = self.add_weight(
+            shape=(2**self.depth, self.num_classes),
+            initializer=keras.initializers.RandomNormal(stddev=0.01),
+            autocast=False,
+            name="phi",
+        )
+        # Running means over the training batches; they begin as those of a tree whose splits are all even.
+        even = 2.0**-self._depths
+        self.node_mass = self._running_mean(even, "node_mass")  # of P_i
+        self.right_mass = self._running_mean(even / 2, "right_mass")  # of P_i p_i
+        self.built = True
+
+    def _running_mean(self, start: np.ndarray, name: str) -> keras.Variable:
+        def initializer(shape: tuple[int, ...], dtype: str | None = None) -> Any:
+            return ops.convert_to_tensor(start, dtype)
+
+        return self.add_weight(shape=start.shape, initializer=initializer, trainable=False, autocast=False, name=name)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """Return the class probabilities of the mixture.
+
+        Args:
+            x: Samples, shape (batch, *sample_shape).
+            training: Whether to add the balance penalty to `losses` and to update the running means.
+
+        Returns:
+            Tensor of shape (batch, num_classes).
+        """
+        logits = self.node_logits(x)
+        if training:
+            self.add_loss(self.penalty * self._balance(logits))
+            log_path = routing.log_path_probabilities(logits)
+            log_mixture = objectives.mixture_log_probabilities(log_path, ops.log_softmax(self.leaf_logits))
+        else:  # products instead of sums of logarithms, which integer TFLite cannot represent
+            _, leaves = routing.reach_probabilities(logits)
+            mixture = ops.matmul(leaves, ops.softmax(self.leaf_logits))
+            log_mixture = ops.log(ops.maximum(mixture, keras.config.epsilon()))
+        # A softmax returns normalised probabilities unchanged: this head gives losses and teachers the logits.
+        return self.softmax(log_mixture)
+
+    def count_macs(self) -> int:
+        """Return the multiply-accumulates of one sample: splits and mixture."""
+        leaves = 2**self.depth
+        return (leaves - 1) * math.prod(self.sample_shape) + leaves * self.num_classes
+
+    def node_logits(self, x: Any) -> Any:
+        """Return z = β(x·w + b) of every split; positive leans right.
+
+        Args:
+            x: Samples, shape (batch, *sample_shape).
+
+        Returns:
+            Tensor of shape (batch, 2^depth − 1).
+        """
+        flat = ops.reshape(ops.cast(x, self.compute_dtype), (-1, math.prod(self.sample_shape)))
+        return self.beta * ops.cast(self.splits(flat), self.variable_dtype)
+
+    def _balance(self, logits: Any) -> Any:
+        """Update the running means with a batch, and return the penalty of the updated ones.
+
+        The window grows as 2^d, because a split at depth d sees that much less of each batch. The gradient flows
+        through the batch's part of the mean.
+        """
+        nodes, _ = routing.reach_probabilities(logits)
+        share = ops.convert_to_tensor(2.0**-self._depths, self.variable_dtype)  # of this batch in the running mean
+        mass = (1 - share) * self.node_mass + share * ops.mean(nodes, axis=0)
+        right = (1 - share) * self.right_mass + share * ops.mean(nodes * ops.sigmoid(logits), axis=0)
+        self.node_mass.assign(mass)
+        self.right_mass.assign(right)
+        return objectives.balance_penalty(right, mass, self._depths)
+
+    def compile(self, optimizer: Any = None, loss: Any = None, metrics: Any = None, **kwargs: Any) -> None:
+        """Configure the training, as `keras.Model.compile` does, with the tree's own defaults.
+
+        Args:
+            optimizer: Default: Adam, whose rate `fit` lowers from 0.02 to 0 along a cosine over the epochs. A given
+                optimizer is used as it is.
+            loss: A Keras loss on the class probabilities. Default: the tree's `objective`, computed in log space from
+                labels, one-hot or soft targets.
+            metrics: As in Keras.
+            **kwargs: As in Keras.
+        """
+        self._decays_rate = optimizer is None
+        self._has_own_loss = loss is None
+        self._leaf_functions = {}
+        super().compile(
+            optimizer=keras.optimizers.Adam(LEARNING_RATE) if optimizer is None else optimizer,
+            loss=loss,
+            metrics=metrics,
+            **kwargs,
+        )
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Return what `compile` was given."""
+        config = super().get_compile_config()
+        return config | {"optimizer": None} if self._decays_rate and config else config
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as before saving."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """Return the objective plus the balance penalty, or the compiled loss plus the penalty."""
+        if not self._has_own_loss:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        loss = objectives.OBJECTIVES[self.objective]
+        log_path = routing.log_path_probabilities(self.node_logits(x))
+        targets = objectives.as_probabilities(y, self.num_classes)
+        per_sample = loss(targets, log_path, ops.log_softmax(self.leaf_logits))  # (b,)
+        if sample_weight is not None:
+            per_sample = per_sample * ops.cast(ops.reshape(sample_weight, (-1,)), per_sample.dtype)
+        return ops.mean(per_sample) + sum(self.losses)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        verbose: str | int = "auto",
+        callbacks: Any = None,
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
+        """Train on labels or soft targets.
+
+        Args:
+            x: Samples (n, ...) as an array, or whatever else `keras.Model.fit` takes. Arrays are checked first.
+            y: Integer labels (n,) or (n, 1), or one-hot or soft targets (n, num_classes).
+            batch_size: As in Keras, 32 by default.
+            epochs: Default 60.
+            verbose: As in Keras.
+            callbacks: As in Keras.
+            **kwargs: As in Keras: `validation_data`, `validation_split`, `sample_weight`, `class_weight`, ...
+
+        Returns:
+            Keras' `History`, also kept as `history`.
+
+        Raises:
+            TypeError: Samples or targets are not numbers.
+            ValueError: There are no samples, some are NaN, or shapes or labels do not fit the tree.
+        """
+        if is_array_like(x):
+            x = checks.check_samples(x, self.sample_shape)
+            y = checks.check_targets(y, len(x), self.num_classes)
+        if not self.compiled:
+            self.compile(metrics=[objectives.accuracy])
+        epochs = EPOCHS if epochs is None else epochs
+        if self._decays_rate:
+            callbacks = [*keras.tree.flatten(callbacks or []), _CosineDecay(epochs)]
+        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+
+    def distill(
+        self,
+        teacher: keras.Model | Callable[[Any], Any],
+        x: Any,
+        *,
+        temperature: float = 1.0,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        validation_data: tuple[Any, Any] | None = None,
+        verbose: str | int = "auto",
+        callbacks: Any = None,
+    ) -> SoftDecisionTree:
+        """Train on what a teacher says of `x`; no labels are needed.
+
+        The teacher runs once, before the training. The reported accuracy is the agreement with the teacher's class.
+
+        Args:
+            teacher: A Keras classifier that ends in logits or softmax, or a function of `x` that returns class
+                probabilities (n, num_classes), such as a forest's `predict_proba`.
+            x: Samples, shape (n, ...). Unlabelled samples raise the fidelity.
+            temperature: The targets are softmax(teacher logits / temperature). Default 1.
+            epochs: Default 60.
+            batch_size: As in Keras, 32 by default.
+            validation_data: Samples and their true targets, labels or probabilities.
+            verbose: As in Keras.
+            callbacks: As in Keras.
+
+        Returns:
+            The tree itself, with the training's `History` as `history`.
+
+        Raises:
+            TypeError: The teacher cannot be called, or the samples are not numbers.
+            ValueError: The teacher's classes are not `num_classes`, its rows do not sum to 1, `temperature` is not
+                above 0, or the samples do not fit the tree.
+
+        Example:
+            >>> import numpy as np
+            >>> from kdkeras.trees import SoftDecisionTree
+            >>> x = np.linspace(-1, 1, 50)[:, None]
+            >>> def teacher(x):
+            ...     p = 1 / (1 + np.exp(-9 * x))
+            ...     return np.concatenate([1 - p, p], axis=1)
+            >>> tree = SoftDecisionTree(depth=1, num_classes=2).distill(teacher, x, epochs=20, verbose=0)
+            >>> tree.history.history["accuracy"][-1] > 0.9
+            True
+        """
+        x = checks.check_samples(x, self.sample_shape)
+        targets = teacher_targets(teacher, x, self.num_classes, temperature)
+        if validation_data is not None:
+            x_valid, y_valid = validation_data
+            y_valid = checks.check_targets(y_valid, len(x_valid), self.num_classes)
+            # One-hot, as the teacher's targets: Keras fixes the form of the targets for its metrics.
+            validation_data = (x_valid, np.asarray(objectives.as_probabilities(y_valid, self.num_classes)))
+        self.fit(x, targets, batch_size, epochs, verbose=verbose, callbacks=callbacks, validation_data=validation_data)
+        return self
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+        *,
+        mode: str = "mixture",
+    ) -> np.ndarray:
+        """Return class probabilities.
+
+        Args:
+            x: As in Keras.
+            batch_size: As in Keras.
+            verbose: As in Keras.
+            steps: As in Keras.
+            callbacks: As in Keras.
+            mode: `"mixture"`: all leaves together, the most accurate. `"best_leaf"`: the leaf that is reached with
+                the greatest probability, the one that `decision_path` explains. `"greedy"`: the leaf reached by
+                taking the likelier branch at each split, as one would on paper.
+
+        Returns:
+            float32 array of shape (n, num_classes).
+
+        Raises:
+            ValueError: The mode does not exist.
+        """
+        if mode not in routing.MODES:
+            raise ValueError(f"`mode` must be one of {routing.MODES}. Received: {mode!r}.")
+        if mode == "mixture":
+            return super().predict(x, batch_size, verbose, steps, callbacks)
+        self.anatomy()  # raises where there are no splits yet
+        # Keras keeps one compiled predict function; each mode brings its own, so that none is compiled twice.
+        of_mixture, self.predict_function = self.predict_function, self._leaf_functions.get(mode)
+        self._mode = mode
+        try:
+            return super().predict(x, batch_size, verbose, steps, callbacks)
+        finally:
+            self._leaf_functions[mode] = self.predict_function
+            self._mode, self.predict_function = "mixture", of_mixture
+
+    def predict_step(self, data: Any) -> Any:
+        """Return the class probabilities of one batch, in the mode that `predict` was asked for."""
+        if self._mode == "mixture":
+            return super().predict_step(data)
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        leaf = routing.choose_leaf(self.node_logits(x), self._mode)
+        return ops.take(ops.softmax(self.leaf_logits), leaf, axis=0)
+
+
+class _CosineDecay(keras.callbacks.Callback):
+    """Lowers the learning rate from `LEARNING_RATE` to nearly 0 over the epochs."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.model.optimizer.learning_rate = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
