@@ -12,7 +12,13 @@ from kdkeras.signals import SignalSpec
 
 _TUTORIAL_ALPHA = 0.1  # the defaults of the Keras tutorial's `compile`
 _TUTORIAL_TEMPERATURE = 3.0
-_CROSSENTROPIES = {"categoricalcrossentropy", "sparsecategoricalcrossentropy"}
+_CROSSENTROPIES = {
+    "categoricalcrossentropy",
+    "sparsecategoricalcrossentropy",
+    "categoricalfocalcrossentropy",
+    "binarycrossentropy",
+    "binaryfocalcrossentropy",
+}
 
 
 def as_losses(losses: DistillationLoss | Sequence[DistillationLoss] | None) -> list[DistillationLoss]:
@@ -64,7 +70,7 @@ def from_tutorial(
     temperature = _TUTORIAL_TEMPERATURE if temperature is None else temperature
     if not 0 <= alpha <= 1:
         raise ValueError(f"`compile` needs alpha in [0, 1]. Received: {alpha}. Use `task_weight` for other weights.")
-    if distillation_loss_fn is None or isinstance(distillation_loss_fn, keras.losses.KLDivergence):
+    if distillation_loss_fn is None or type(distillation_loss_fn) is keras.losses.KLDivergence:
         # Equal to the tutorial's, and free of its clipped logarithm.
         return student_loss_fn, SoftTargets(temperature, 1 - alpha, name="distillation_loss"), alpha
     loss = SoftenedOutputs(distillation_loss_fn, temperature, 1 - alpha, name="distillation_loss")
@@ -78,8 +84,11 @@ def check_task_weight(value: float) -> None:
         value: Factor on the task loss.
 
     Raises:
+        TypeError: The weight is no number.
         ValueError: The weight is negative or not finite.
     """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"`compile` needs a number as task_weight. Received: {value!r}.")
     if not 0 <= value < float("inf"):
         raise ValueError(f"`compile` needs a finite task_weight of at least 0. Received: {value}.")
 

@@ -14,6 +14,8 @@ from typing import Any
 
 _LOCK = threading.RLock()
 _INSTALLED: dict[tuple[int, str], int] = {}
+_REPLACED: dict[tuple[int, str], Any] = {}
+_CLASS_ATTRIBUTE = object()  # stands for: nothing in the instance's own dict
 _ACTIVE = threading.local()
 
 
@@ -49,6 +51,7 @@ def _install(owner: Any, attribute: str) -> None:
         _INSTALLED[key] = _INSTALLED.get(key, 0) + 1
         if _INSTALLED[key] == 1:
             # Written to the instance's dict, past Keras' attribute tracking, which has no part in this.
+            _REPLACED[key] = owner.__dict__.get(attribute, _CLASS_ATTRIBUTE)
             owner.__dict__[attribute] = _wrap(getattr(owner, attribute), key)
 
 
@@ -58,8 +61,9 @@ def _uninstall(owner: Any, attribute: str) -> None:
         _INSTALLED[key] -= 1
         if not _INSTALLED[key]:
             del _INSTALLED[key]
-            original = owner.__dict__.pop(attribute).__wrapped__
-            if attribute == "activation":  # an attribute of the instance; `call` belongs to the class
+            del owner.__dict__[attribute]
+            original = _REPLACED.pop(key)
+            if original is not _CLASS_ATTRIBUTE:
                 owner.__dict__[attribute] = original
 
 

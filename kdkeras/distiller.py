@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdkeras._compile_arguments import as_losses, check_task_loss, check_task_weight, from_tutorial
+from kdkeras._files import atomic_path
 from kdkeras._terms import Terms
 from kdkeras.inputs import (
     check_arrays,
@@ -45,7 +47,7 @@ class Distiller(keras.Model):
 
     Raises:
         TypeError: `student` or `teacher` is not a Keras model.
-        ValueError: They are the same object.
+        ValueError: They are the same object, or share weights.
 
     Example:
         >>> import keras, kdkeras
@@ -75,6 +77,11 @@ class Distiller(keras.Model):
             raise ValueError(
                 "`Distiller` needs two models, but student and teacher are the same object. "
                 "Copy one with `keras.models.clone_model`."
+            )
+        if {id(variable) for variable in student.weights} & {id(variable) for variable in teacher.weights}:
+            raise ValueError(
+                "`Distiller` needs two models without common weights, or training would change the teacher. Received: "
+                "layers that both use. Copy the teacher with `keras.models.clone_model` and `set_weights`."
             )
         # The inputs of this model carry the teacher's signals beside the student's inputs: nothing here may cast them.
         super().__init__(name=name, dtype="float32", autocast=False)
@@ -149,13 +156,19 @@ class Distiller(keras.Model):
             loss, distillation_loss, task_weight = from_tutorial(*tutorial)
         task_weight = 1.0 if task_weight is None else task_weight
         check_task_weight(task_weight)
-        self._terms.replace(as_losses(distillation_loss), task_weight)
-        self._task_loss = loss
-        losses = self.distillation_losses
-        self._read_student = Extractor(self.student, [path for term in losses for path in term.student_layers])
-        self._read_teacher = Extractor(self.teacher, [path for term in losses for path in term.teacher_layers])
+        losses = as_losses(distillation_loss)
+        readers = (
+            Extractor(self.student, [path for term in losses for path in term.student_layers]),
+            Extractor(self.teacher, [path for term in losses for path in term.teacher_layers]),
+        )
         if self._inputs_spec is not None:
-            self._connect(self._inputs_spec)
+            self._join(self._inputs_spec, readers, losses, loss)
+        # Nothing above has changed this model: a refused `compile` leaves it as it was.
+        self._read_student, self._read_teacher = readers
+        self._terms.replace(losses, task_weight, has_task=loss is not None)
+        self._task_loss = loss
+        if kwargs.get("auto_scale_loss", True):
+            optimizer = _with_loss_scale(keras.optimizers.get(optimizer), self.student)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
         return self
 
@@ -167,17 +180,47 @@ class Distiller(keras.Model):
     def _connect(self, inputs: Any) -> None:
         """Compare the two models before any step is run."""
         check_same_inputs(inputs, self.teacher, student_name=self.student.name)
+        self._join(inputs, (self._read_student, self._read_teacher), self.distillation_losses, self._task_loss)
         self._inputs_spec = inputs
-        student, teacher = self._read_student.spec(inputs), self._read_teacher.spec(inputs)
-        check_task_loss(self._task_loss, student)
-        if self.distillation_losses:
-            with tf.init_scope():  # Keras may ask while it traces, but the probe must run
-                self._read_student.refuse_hidden_probabilities(inputs)
-                self._read_teacher.refuse_hidden_probabilities(inputs)
-        for loss in self.distillation_losses:
-            loss.connect(student, teacher)
-            loss.built = True
         self.built = True
+
+    def _join(
+        self, inputs: Any, readers: tuple[Extractor, Extractor], losses: Sequence[DistillationLoss], task_loss: Any
+    ) -> None:
+        """Check every loss against both models, and connect it to them."""
+        student, teacher = (reader.spec(inputs) for reader in readers)
+        check_task_loss(task_loss, student)
+        if losses:
+            with tf.init_scope():  # Keras may ask while it traces, but a probe must run
+                for reader in readers:
+                    reader.refuse_hidden_probabilities(inputs)
+        for loss in losses:
+            loss.join(self, student, teacher)
+
+    def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Save student, teacher, losses and optimizer, to go on training later; the student alone saves itself.
+
+        Args:
+            filepath: A `.keras` file. An older one is replaced only when the new one is whole.
+            *args: Further arguments of `keras.Model.save`.
+            **kwargs: Further arguments of `keras.Model.save`.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        with atomic_path(filepath) as temporary:
+            super().save(temporary, *args, **kwargs)
+
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Return the inputs that only data have shown, for `save`."""
+        if self._inputs_spec is None or input_specs(self.student) is not None:
+            return None
+        plain = keras.tree.map_structure(lambda spec: keras.KerasTensor(spec.shape, spec.dtype), self._inputs_spec)
+        return {"inputs": keras.saving.serialize_keras_object(plain)}
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Connect the two models as before `save`."""
+        self._connect(keras.saving.deserialize_keras_object(config["inputs"]))
 
     def get_compile_config(self) -> dict[str, Any]:
         """Return what `compile` was given, for `save`."""
@@ -337,10 +380,12 @@ class Distiller(keras.Model):
         """
         if not isinstance(x, Batch):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
+        if self._compile_loss is not None and y is None:
+            raise ValueError("The task loss needs labels. Pass y, or compile with loss=None to use the teacher alone.")
         size = keras.ops.shape(keras.tree.flatten(x.inputs)[0])[0]
         total = keras.ops.zeros(())
         # Keras has no public way to ask for the task loss alone, and `task_weight` must not touch the regularisation.
-        if self._compile_loss is not None and y is not None:
+        if self._compile_loss is not None:
             task = self._compile_loss(y, y_pred.predictions, sample_weight)
             total = self._terms.weigh_task(task, size)
         for penalty in self.losses:
@@ -351,3 +396,11 @@ class Distiller(keras.Model):
         """Update the compiled metrics with the student's predictions."""
         predictions = y_pred.predictions if isinstance(y_pred, Signals) else y_pred
         return super().compute_metrics(x, y, predictions, sample_weight)
+
+
+def _with_loss_scale(optimizer: keras.optimizers.Optimizer, student: keras.Model) -> keras.optimizers.Optimizer:
+    """Scale the loss where the student computes in float16, as Keras does for a model of that policy."""
+    half = any(layer.compute_dtype == "float16" for layer in student._flatten_layers())
+    if half and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

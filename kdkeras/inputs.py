@@ -151,7 +151,7 @@ def check_arrays(model: keras.Model, x: Any, *, name: str = "x") -> None:
             raise ValueError(f"{name} has no samples (shape {array.shape}). Pass at least one.")
         if spec is not None:
             _check_shape(model, array, tuple(spec.shape), name)
-        if array.dtype == np.uint8 and spec is not None and _takes_scaled_floats(model, spec):
+        if array.dtype == np.uint8 and array.max() > 1 and spec is not None and _takes_scaled_floats(model, spec):
             raise ValueError(
                 f"{name} is uint8 with values up to {array.max()}, but model '{model.name}' takes floats and does not "
                 "scale them. Divide by 255 (`x.astype('float32') / 255`), or start the model with "

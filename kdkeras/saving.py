@@ -37,6 +37,13 @@ def load_model(path: str | Path, **kwargs: Any) -> keras.Model:
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"There is no model file '{path}'. Give the path that `save` was given.")
-    if Path(path).suffix == ".keras" and not zipfile.is_zipfile(path):
-        raise ValueError(f"'{path}' is damaged or no `.keras` file: it is not a zip archive. Save the model again.")
+    if Path(path).suffix == ".keras" and not _holds_a_model(Path(path)):
+        raise ValueError(f"'{path}' is damaged or no `.keras` file. Save the model again.")
     return keras.saving.load_model(path, **kwargs)
+
+
+def _holds_a_model(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return {"config.json", "model.weights.h5"} <= set(archive.namelist())

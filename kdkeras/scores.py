@@ -20,7 +20,7 @@ class ClassificationScores:
     Attributes:
         accuracy: Share of samples whose top class is the label.
         top_k: Share of samples whose label is among the k most probable classes; `None` with k classes or fewer.
-        precision: Macro-averaged precision; a class never predicted counts 0.
+        precision: Macro-averaged precision over the classes that occur; one that is never predicted counts 0.
         recall: Macro-averaged recall.
         f1: Macro-averaged F1.
         log_loss: Mean negative log-probability of the label.
@@ -81,13 +81,15 @@ def classification_scores(
     """
     from sklearn import metrics
 
-    classes = np.arange(logits.shape[1])
+    if k < 1:
+        raise ValueError(f"top-k needs k of at least 1. Received: {k}.")
     log_probabilities, log_teacher = (_numbers(log_soften(z.astype("float64"))) for z in (logits, teacher))
     predicted = logits.argmax(axis=1)
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        labels, predicted, labels=classes, average="macro", zero_division=0
+        labels, predicted, average="macro", zero_division=0
     )
-    ranks = (logits > logits[np.arange(len(labels)), labels][:, None]).sum(axis=1)  # classes above the label
+    # The label's place; of equal logits the first counts as higher, as for `argmax`.
+    ranks = (np.argsort(-logits, axis=1, kind="stable") == labels[:, None]).argmax(axis=1)
     return ClassificationScores(
         accuracy=float((predicted == labels).mean()),
         top_k=float((ranks < k).mean()) if logits.shape[1] > k else None,

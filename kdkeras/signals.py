@@ -7,7 +7,6 @@ Functional, Sequential, nested or subclassed, and leaves the model as it was.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,12 +16,10 @@ import numpy as np
 
 from kdkeras._recorder import record, unwrapped
 from kdkeras.inputs import is_array_like
+from kdkeras.layer_paths import find_layer, layer_paths
 
-_ACTIVATIONS: dict[Any, str] = {
-    keras.activations.linear: "linear",
-    keras.activations.softmax: "softmax",
-    keras.activations.sigmoid: "sigmoid",
-}
+# By the function's name: Keras' own, TensorFlow's (`softmax_v2`) and JAX's.
+_ACTIVATIONS = {"linear": "linear", "softmax": "softmax", "softmax_v2": "softmax", "sigmoid": "sigmoid"}
 _UNKNOWN_SIZE = 32  # stands in for a dimension that a model leaves open, when it is probed
 
 
@@ -68,67 +65,6 @@ class SignalSpec:
     head: str | None
     logits: tuple[int | None, ...]
     features: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
-
-
-def layer_paths(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Return every layer of `model`, also inside nested models, by its path.
-
-    Args:
-        model: A Keras model.
-
-    Returns:
-        A dict from path, such as `"backbone/conv4"`, to layer, in the order in which the model holds them.
-
-    Example:
-        >>> import keras
-        >>> from kdkeras.signals import layer_paths
-        >>> inner = keras.Sequential([keras.layers.Dense(3, name="hidden")], name="body")
-        >>> list(layer_paths(keras.Sequential([inner, keras.layers.Dense(2, name="head")])))
-        ['body', 'body/hidden', 'head']
-    """
-    paths: dict[str, keras.layers.Layer] = {}
-
-    def walk(parent: keras.layers.Layer, prefix: str) -> None:
-        # `layers` is public on models only; composite layers hold sublayers too.
-        for layer in parent._flatten_layers(include_self=False, recursive=False):
-            path = prefix + layer.name
-            if path not in paths:
-                paths[path] = layer
-                walk(layer, path + "/")
-
-    walk(model, "")
-    return paths
-
-
-def find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
-    """Return the layer at `path`, or the only layer of that name anywhere in the model.
-
-    Args:
-        model: A Keras model.
-        path: A layer name, or a path through nested models such as `"backbone/conv4"`.
-
-    Returns:
-        The layer.
-
-    Raises:
-        ValueError: No layer, or more than one, answers to `path`.
-
-    Example:
-        >>> import keras
-        >>> from kdkeras.signals import find_layer
-        >>> find_layer(keras.Sequential([keras.layers.Dense(3, name="hidden")]), "hidden").units
-        3
-    """
-    paths = layer_paths(model)
-    if path in paths:
-        return paths[path]
-    matches = [candidate for candidate in paths if candidate.endswith("/" + path)]
-    if len(matches) == 1:
-        return paths[matches[0]]
-    if matches:
-        raise ValueError(f"Layer name '{path}' is ambiguous in model '{model.name}': use one of the paths {matches}.")
-    near = difflib.get_close_matches(path, paths, n=3, cutoff=0.3) or list(paths)[-3:]
-    raise ValueError(f"Model '{model.name}' has no layer '{path}'. The nearest names are {near}: use one of them.")
 
 
 def called_layers(model: keras.Model, inputs: Any) -> dict[str, tuple[int, ...]]:
@@ -202,11 +138,17 @@ class Extractor:
         self.model = model
         self.layers = {path: find_layer(model, path) for path in dict.fromkeys(layers)}
         self.head: str | None = None
+        self._connected: SignalSpec | None = None
 
     def __call__(self, inputs: Any, training: bool = False) -> Signals:
         """Run the model on `inputs` and return its `Signals`."""
         signals = self._read(inputs, training)
         self._check(signals)
+        if self._connected is not None and self._connected.head != self.head:
+            raise ValueError(
+                f"Model '{self.model.name}' ends in {self._connected.head} at inference but not in training. Let its "
+                "softmax or sigmoid be the last layer, with any dropout before it."
+            )
         return signals
 
     def spec(self, inputs: Any) -> SignalSpec:
@@ -223,8 +165,12 @@ class Extractor:
         """
         signals = _Symbolic(self._read).compute_output_spec(inputs)
         self._check(signals)
+        several = [path for path, value in signals.features.items() if keras.tree.is_nested(value)]
+        if several:
+            raise ValueError(f"Layers {several} of model '{self.model.name}' return several tensors: tap others.")
         shapes = {path: tuple(value.shape) for path, value in signals.features.items()}
-        return SignalSpec(self.model.name, self.head, tuple(signals.logits.shape), shapes)
+        self._connected = SignalSpec(self.model.name, self.head, tuple(signals.logits.shape), shapes)
+        return self._connected
 
     def _read(self, inputs: Any, training: bool = False) -> Signals:
         heads = _head_candidates(self.model)
@@ -254,8 +200,8 @@ class Extractor:
     def refuse_hidden_probabilities(self, inputs: Any) -> None:
         """Raise if the model returns probabilities whose logits cannot be recovered.
 
-        The model is run on two random samples: rows that are non-negative and sum to one are a softmax, whatever the
-        data.
+        Only where the final activation was not recognised is the model run, on two random samples: rows that are
+        non-negative and sum to one are a softmax, whatever the data; values that all lie in (0, 1) are sigmoids.
 
         Args:
             inputs: `keras.KerasTensor`s, nested as the model takes them.
@@ -263,6 +209,8 @@ class Extractor:
         Raises:
             ValueError: The outputs are probabilities and no final activation was recognised.
         """
+        if self.head is not None:
+            return
         random = np.random.default_rng(0)
 
         def sample(spec: Any) -> np.ndarray:
@@ -270,8 +218,13 @@ class Extractor:
             return random.random((2, *shape)).astype(keras.backend.standardize_dtype(spec.dtype))
 
         signals = self(keras.tree.map_structure(sample, inputs))
-        if self.head is None:
-            refuse_probabilities(keras.ops.convert_to_numpy(signals.predictions), self.model.name)
+        outputs = keras.ops.convert_to_numpy(signals.predictions)
+        refuse_probabilities(outputs, self.model.name)
+        if outputs.min() > 0 and outputs.max() < 1:
+            raise ValueError(
+                f"Model '{self.model.name}' returns values in (0, 1) only, as a sigmoid does, but its logits could not "
+                "be found. End the model in `keras.layers.Dense(units, activation='sigmoid')`, or let it return logits."
+            )
 
 
 def refuse_probabilities(outputs: np.ndarray, name: str) -> None:
@@ -317,19 +270,40 @@ def predict(model: keras.Model, inputs: Any, *, layers: Sequence[str] = (), batc
         >>> signals.predict(model, np.zeros((5, 4))).logits.shape
         (5, 3)
     """
+    return predict_with_head(model, inputs, layers=layers, batch_size=batch_size)[0]
+
+
+def predict_with_head(
+    model: keras.Model, inputs: Any, *, layers: Sequence[str] = (), batch_size: int = 256
+) -> tuple[Signals, str | None]:
+    """Do as `predict`, and return the model's head too.
+
+    Args:
+        model: A Keras model.
+        inputs: Whatever `keras.Model.predict` takes.
+        layers: Paths of the layers to tap.
+        batch_size: Samples per forward pass, for array inputs.
+
+    Returns:
+        The `Signals`, and `"softmax"`, `"sigmoid"`, `"linear"`, or `None` for an unknown final activation.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: As for `predict`.
+    """
     reader = _Reader(model, layers)
     outputs = reader.predict(inputs, batch_size=batch_size if is_array_like(inputs) else None, verbose=0)
     outputs = keras.tree.map_structure(lambda value: np.asarray(value, dtype="float32"), outputs)
     if reader.extractor.head is None:
         refuse_probabilities(outputs.predictions, model.name)
-    return outputs
+    return outputs, reader.extractor.head
 
 
 def predict_logits(model: keras.Model, inputs: Any, *, batch_size: int = 256) -> np.ndarray:
-    """Return the logits of `model` over `inputs`.
+    """Return the logits of a classifier over `inputs`, one per exclusive class.
 
     Args:
-        model: A Keras model that ends in logits, softmax or sigmoid.
+        model: A Keras model that ends in logits or in a softmax, with two units or more.
         inputs: Whatever `keras.Model.predict` takes.
         batch_size: Samples per forward pass, for array inputs.
 
@@ -338,7 +312,7 @@ def predict_logits(model: keras.Model, inputs: Any, *, batch_size: int = 256) ->
 
     Raises:
         TypeError: `model` is not a Keras model.
-        ValueError: The outputs are probabilities whose logits cannot be recovered.
+        ValueError: The outputs are probabilities whose logits cannot be recovered, or they are independent (sigmoid).
 
     Example:
         >>> import keras, numpy as np
@@ -347,7 +321,14 @@ def predict_logits(model: keras.Model, inputs: Any, *, batch_size: int = 256) ->
         >>> predict_logits(model, np.zeros((1, 4)))
         array([[0., 0., 0.]], dtype=float32)
     """
-    return predict(model, inputs, batch_size=batch_size).logits
+    signals, head = predict_with_head(model, inputs, batch_size=batch_size)
+    units = signals.logits.shape[-1]
+    if head == "sigmoid" or units < 2:
+        raise ValueError(
+            f"Exclusive classes are needed, two or more. Received: model '{model.name}' with {units} units ending in "
+            f"{head or 'an unknown activation'}. End it in a softmax over all classes."
+        )
+    return signals.logits
 
 
 class _Reader(keras.Model):
@@ -380,8 +361,9 @@ def _head_candidates(model: keras.Model) -> list[tuple[Any, str, str]]:
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Softmax) and layer.axis in (-1, [-1]):
             found.append((layer, "call", "softmax"))
-        kind = _ACTIVATIONS.get(unwrapped(getattr(layer, "activation", None)))
-        if kind is not None:
+        kind = _ACTIVATIONS.get(getattr(unwrapped(getattr(layer, "activation", None)), "__name__", ""))
+        # An `Activation("linear")` shows nothing: it may only cast what a softmax returned in half precision.
+        if kind is not None and not (kind == "linear" and isinstance(layer, keras.layers.Activation)):
             found.append((layer, "activation", kind))
         # Only Functional models have a graph of operations, and Keras does not export their class.
         graph = getattr(layer, "operations", ())

@@ -333,3 +333,124 @@ def test_refuses_before_training(name):
 def test_wrong_types(run, message):
     with pytest.raises(TypeError, match=message):
         run()
+
+
+def test_float16_students_get_loss_scaling():
+    half = keras.dtype_policies.DTypePolicy("mixed_float16")
+    layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(dtype=half), keras.layers.Dense(3, dtype=half)]
+    head = keras.layers.Activation("linear", dtype="float32")
+    model = distiller(
+        keras.Sequential([*layers, head]), task_weight=1e-7, distillation_loss=losses.SoftTargets(weight=1e-7)
+    )
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    model.compile(
+        keras.optimizers.SGD(1e4), CROSSENTROPY, task_weight=1e-7, distillation_loss=losses.SoftTargets(weight=0)
+    )
+    before = weights(model.student)
+    model.fit(X, Y, verbose=0)
+    assert np.abs(weights(model.student)[0] - before[0]).max() > 1e-5
+    assert not isinstance(distiller().optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Saved(FromData):
+    def get_config(self):
+        return {"width": self.hidden.units, "name": self.name}
+
+
+def test_save_load_and_go_on_with_subclassed_models(tmp_path):
+    hint = losses.Hints("hidden", "hidden")
+    model = distiller(Saved(2, "student"), Saved(4, "teacher"), optimizer="adam", distillation_loss=hint)
+    model.fit(X, Y, verbose=0)
+    model.save(tmp_path / "distiller.keras")
+    copy = kdkeras.load_model(tmp_path / "distiller.keras")
+    assert int(copy.optimizer.iterations) == int(model.optimizer.iterations) > 0
+    for one in (model, copy):
+        one.fit(X, Y, epochs=2, shuffle=False, verbose=0)
+    for ours, theirs in zip(model.student.get_weights(), copy.student.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
+    model = distiller()
+    path = tmp_path / "distiller.keras"
+    model.save(path)
+    before = path.read_bytes()
+
+    def full(self, filepath, *args, **kwargs):
+        filepath.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        model.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_loss_belongs_to_one_distiller():
+    hint = losses.Hints("conv", "conv")
+    model = distiller(distillation_loss=hint)
+    model.compile("sgd", CROSSENTROPY, distillation_loss=hint)
+    with pytest.raises(ValueError, match="belongs to another distiller already"):
+        distiller(distillation_loss=hint)
+
+
+def test_a_refused_compile_changes_nothing():
+    model = distiller()
+    with pytest.raises(ValueError, match="has no layer 'nope'"):
+        model.compile("sgd", CROSSENTROPY, distillation_loss=losses.Hints("conv", "nope"))
+    with pytest.raises(ValueError, match="equal rank"):
+        model.compile("sgd", CROSSENTROPY, distillation_loss=losses.Hints("conv", "head"))
+    assert set(model.fit(X, Y, verbose=0).history) == {"loss", "task_loss", "soft_targets"}
+
+
+def test_no_task_loss_shows_none():
+    assert set(distiller(loss=None).fit(X, verbose=0).history) == {"loss", "soft_targets"}
+
+
+class Shapeless(losses.DistillationLoss):
+    def call(self, student, teacher, labels=None):
+        return keras.ops.mean(student.logits - teacher.logits)
+
+
+def test_steps_refuse_what_would_be_silently_wrong():
+    with pytest.raises(ValueError, match="The task loss needs labels"):
+        distiller().fit(X, verbose=0)
+    with pytest.raises(ValueError, match="one value per sample"):
+        distiller(distillation_loss=Shapeless()).fit(X, Y, verbose=0)
+    positions = np.ones((40, 2))
+    with pytest.raises(ValueError, match="one weight per sample"):
+        distiller(loss=None).fit(X, Y, sample_weight=positions, verbose=0)
+
+
+def test_shared_layers_are_refused():
+    teacher = with_batchnorm(6, "teacher")
+    student = keras.Sequential(
+        [keras.Input((8, 8, 1)), *teacher.layers[:2], keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    with pytest.raises(ValueError, match="without common weights"):
+        kdkeras.Distiller(student=student, teacher=teacher)
+
+
+def test_dropout_after_the_softmax_is_refused():
+    layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
+    student = keras.Sequential([*layers, keras.layers.Dropout(0.5)])
+    with pytest.raises(ValueError, match="at inference but not in training"):
+        distiller(student, loss="sparse_categorical_crossentropy").fit(X, Y, verbose=0)
+
+
+def test_binary_crossentropy_must_fit_the_head():
+    sigmoid, linear = tiny_cnn(1, activation="sigmoid"), tiny_cnn(1)
+    with pytest.raises(ValueError, match="ends in sigmoid, which would be applied twice"):
+        distiller(sigmoid, tiny_cnn(1, activation="sigmoid"), loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    with pytest.raises(ValueError, match="Pass from_logits=True"):
+        distiller(linear, tiny_cnn(1, activation="sigmoid"), loss="binary_crossentropy")
+
+
+def test_tutorial_loss_on_sigmoid_outputs_is_refused():
+    models = [tiny_cnn(1, activation="sigmoid", name=name) for name in ("s", "t")]
+    with pytest.raises(ValueError, match="needs exclusive classes"):
+        kdkeras.Distiller(*models).compile(
+            "sgd", student_loss_fn="binary_crossentropy", distillation_loss_fn=keras.losses.MeanSquaredError()
+        )

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from kdkeras import signals
-from kdkeras.signals import Extractor, find_layer
+from kdkeras.layer_paths import find_layer
+from kdkeras.signals import Extractor
 
 LAYERS = keras.layers
 IMAGES = np.random.default_rng(0).random((4, 8, 8, 1)).astype("float32")
@@ -196,3 +197,42 @@ def test_uncalled_layer_is_refused():
 def test_not_a_model():
     with pytest.raises(TypeError, match=r"must be a `keras.Model`. Received: 3 of type int"):
         Extractor(3)
+
+
+class HiddenSigmoid(HiddenSoftmax):
+    def call(self, inputs):
+        return 1 / (1 + keras.ops.exp(-self.body(inputs)))
+
+
+def test_hidden_sigmoids_are_refused():
+    extractor = Extractor(HiddenSigmoid())
+    extractor(IMAGES)
+    with pytest.raises(ValueError, match=r"returns values in \(0, 1\) only"):
+        extractor.refuse_hidden_probabilities(keras.KerasTensor((None, 8, 8, 1)))
+
+
+def test_half_precision_softmax_behind_a_cast_is_refused():
+    half = LAYERS.Dense(3, activation="softmax", dtype="mixed_bfloat16")
+    model = sequential(half, LAYERS.Activation("linear", dtype="float32"))
+    with pytest.raises(ValueError, match="returns probabilities"):
+        signals.predict_logits(model, IMAGES)
+
+
+def test_activations_of_tensorflow_are_known():
+    assert Extractor(sequential(LAYERS.Dense(3, activation=tf.nn.softmax))).spec(
+        keras.KerasTensor((None, 8, 8, 1))
+    ).head == ("softmax")
+
+
+def test_a_call_set_on_an_instance_stays():
+    model = sequential(LAYERS.Dense(3))
+    layer = model.get_layer("conv")
+    own = layer.call
+    layer.__dict__["call"] = own
+    Extractor(model, ["conv"])(IMAGES)
+    assert layer.__dict__["call"] is own
+
+
+def test_logits_of_independent_outputs_are_no_classes():
+    with pytest.raises(ValueError, match="Exclusive classes are needed"):
+        signals.predict_logits(sequential(LAYERS.Dense(3, activation="sigmoid")), IMAGES)

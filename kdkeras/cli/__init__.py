@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -53,7 +54,8 @@ def _sentence(error: OSError) -> str:
     if error.strerror is None:  # raised by this library, in a sentence of its own
         return str(error)
     place = f"'{error.filename}': " if error.filename else ""
-    return f"{place}{error.strerror}. Nothing was written; free some space or choose another folder with --out."
+    step = "Free some space" if error.errno == errno.ENOSPC else "Check the path"
+    return f"{place}{error.strerror}. Nothing was written. {step}, or choose another folder with --out."
 
 
 def _complain(message: str) -> int:

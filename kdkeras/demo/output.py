@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+_STAGING = ".unfinished-"
+
 
 @contextlib.contextmanager
 def output_folder(path: str | Path, *, overwrite: bool) -> Iterator[Path]:
@@ -37,20 +39,26 @@ def output_folder(path: str | Path, *, overwrite: bool) -> Iterator[Path]:
     target = Path(path)
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"Output '{target}' is a file, not a folder. Choose another folder.")
-    if target.exists() and any(target.iterdir()) and not overwrite:
+    existed = target.exists()
+    if existed and _has_files(target) and not overwrite:
         raise FileExistsError(
             f"Output folder '{target}' is not empty. Choose another folder, or allow overwriting (--overwrite)."
         )
     target.mkdir(parents=True, exist_ok=True)
     # Inside the target: if that can be written, so can the result, and a rename never crosses a file system.
-    staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target))
+    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=target))
     try:
         yield staging
         _move(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if not any(target.iterdir()):
+        if not existed and not any(target.iterdir()):
             target.rmdir()
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether a folder holds anything but what a killed run left."""
+    return any(not entry.name.startswith(_STAGING) for entry in folder.iterdir())
 
 
 def _move(source: Path, target: Path) -> None:

@@ -15,7 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdkeras.signals import Extractor, Signals, called_layers, find_layer
+from kdkeras.layer_paths import find_layer
+from kdkeras.signals import Extractor, Signals, called_layers
 
 
 class GradCam:

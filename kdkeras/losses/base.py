@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import weakref
 from typing import Any
 
 import keras
@@ -44,6 +45,7 @@ class DistillationLoss(keras.layers.Layer):
         super().__init__(name=name or _snake_case(type(self).__name__), dtype="float32")
         self.supports_masking = True
         self._weight = self._setting("weight", weight, minimum=0.0)
+        self._owner: weakref.ref[keras.Model] | None = None
         self.student_layers: tuple[str, ...] = ()
         self.teacher_layers: tuple[str, ...] = ()
 
@@ -60,6 +62,27 @@ class DistillationLoss(keras.layers.Layer):
     def weight_variable(self) -> keras.Variable:
         """The variable behind `weight`, as the train step reads it."""
         return self._weight
+
+    def join(self, owner: keras.Model, student: SignalSpec, teacher: SignalSpec) -> None:
+        """Connect the loss to the models of a distiller, once: its variables belong to them from then on.
+
+        Args:
+            owner: The distiller.
+            student: Shapes and head of the student.
+            teacher: Shapes and head of the teacher.
+
+        Raises:
+            ValueError: The two cannot be compared, or the loss belongs to other models already.
+        """
+        if self._owner is None:
+            self.connect(student, teacher)
+            self._owner = weakref.ref(owner)  # weak, or Keras would track the distiller as a part of its loss
+            self.built = True
+        elif self._owner() is not owner:
+            raise ValueError(
+                f"Loss '{self.name}' belongs to another distiller already, with what it has learned there. Make a new "
+                f"`{type(self).__name__}` for student '{student.model}'."
+            )
 
     def connect(self, student: SignalSpec, teacher: SignalSpec) -> None:
         """Check that this loss can compare two models, and create its variables.
@@ -116,3 +139,21 @@ def _checked(owner: str, name: str, value: float, *, minimum: float, exclusive: 
     if not math.isfinite(value) or value < minimum or (exclusive and value == minimum):
         raise ValueError(f"`{owner}` needs a finite {name} {bound}. Received: {value}.")
     return float(value)
+
+
+def check_exclusive_classes(loss: DistillationLoss, *specs: SignalSpec) -> None:
+    """Raise if a model does not score two or more exclusive classes.
+
+    Args:
+        loss: The loss that needs them.
+        *specs: The models.
+
+    Raises:
+        ValueError: A model ends in a sigmoid, or has one unit.
+    """
+    for spec in specs:
+        if spec.head == "sigmoid" or spec.logits[-1] == 1:
+            raise ValueError(
+                f"`{type(loss).__name__}` needs exclusive classes, two or more. Received: model '{spec.model}' "
+                f"{spec.logits} ending in {spec.head}. Use `SoftTargets` for sigmoid outputs."
+            )

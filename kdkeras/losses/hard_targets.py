@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kdkeras.losses.base import DistillationLoss
+from kdkeras.losses.base import DistillationLoss, check_exclusive_classes
 from kdkeras.ops import log_soften, mean_per_sample
 from kdkeras.signals import Signals, SignalSpec
 
@@ -63,12 +63,7 @@ class HardTargets(DistillationLoss):
     def connect(self, student: SignalSpec, teacher: SignalSpec) -> None:
         """Check that both models give one score per class."""
         super().connect(student, teacher)
-        sigmoid = "sigmoid" in (student.head, teacher.head)
-        if sigmoid or teacher.logits[-1] == 1:
-            raise ValueError(
-                f"`HardTargets` needs exclusive classes, two or more. Received: teacher '{teacher.model}' "
-                f"{teacher.logits} ending in {teacher.head}. Use `SoftTargets` for sigmoid outputs."
-            )
+        check_exclusive_classes(self, teacher, student)
 
     def call(self, student: Signals, teacher: Signals, labels: Any = None) -> Any:
         """Return the loss of each sample, shape `(batch,)`."""

@@ -78,7 +78,7 @@ class Hints(DistillationLoss):
         self._pool = _pooling(ours[1:-1], theirs[1:-1], received)
         if None in (ours[-1], theirs[-1]):
             raise ValueError(f"`Hints` needs known channel counts. {received} Build the models with a fixed last axis.")
-        if ours[-1] != theirs[-1] and self.projector is None:
+        if ours[-1] != theirs[-1]:
             self.projector = keras.layers.Dense(theirs[-1], name="projector", dtype="float32")
             self.projector.build(ours)
 

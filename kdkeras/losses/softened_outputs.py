@@ -7,9 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from kdkeras.losses.base import DistillationLoss
+from kdkeras.losses.base import DistillationLoss, check_exclusive_classes
 from kdkeras.ops import log_soften, mean_per_sample
-from kdkeras.signals import Signals
+from kdkeras.signals import Signals, SignalSpec
 
 
 @keras.saving.register_keras_serializable(package="kdkeras")
@@ -27,7 +27,8 @@ class SoftenedOutputs(DistillationLoss):
 
     Raises:
         TypeError: `loss_fn` is not a `keras.losses.Loss`.
-        ValueError: `temperature` is not above 0, or `weight` is negative.
+        ValueError: `temperature` is not above 0, `weight` is negative, or the loss takes logits; when connected, the
+            outputs are not exclusive classes.
 
     Example:
         >>> import keras, kdkeras
@@ -47,6 +48,11 @@ class SoftenedOutputs(DistillationLoss):
                 f"`SoftenedOutputs` needs a `keras.losses.Loss`. Received: {loss_fn!r}. "
                 "Pass an instance, such as `keras.losses.KLDivergence()`."
             )
+        if getattr(loss_fn, "from_logits", False):
+            raise ValueError(
+                "`SoftenedOutputs` gives its loss probabilities. Received: a loss with from_logits=True. Pass "
+                "from_logits=False, the default."
+            )
         self.loss_fn = loss_fn
         self._temperature = self._setting("temperature", temperature, minimum=0.0, exclusive=True)
 
@@ -54,6 +60,11 @@ class SoftenedOutputs(DistillationLoss):
     def temperature(self) -> float:
         """Temperature T."""
         return float(self._temperature)
+
+    def connect(self, student: SignalSpec, teacher: SignalSpec) -> None:
+        """Check that both models give one score per class."""
+        super().connect(student, teacher)
+        check_exclusive_classes(self, teacher, student)
 
     def call(self, student: Signals, teacher: Signals, labels: Any = None) -> Any:
         """Return the loss of each sample, shape `(batch,)`."""

@@ -13,7 +13,13 @@ MAX_DEPTH = 12  # 4095 splits: each level doubles time and memory, and nobody re
 
 
 def check_settings(
-    depth: int, num_classes: int, penalty: float, objective: str, beta: float, objectives: Collection[str]
+    depth: int,
+    num_classes: int,
+    penalty: float,
+    noise: float,
+    objective: str,
+    beta: float,
+    objectives: Collection[str],
 ) -> None:
     """Raise if a tree cannot be made so.
 
@@ -21,6 +27,7 @@ def check_settings(
         depth: Levels of splits.
         num_classes: Number of classes.
         penalty: Weight of the balance penalty.
+        noise: Standard deviation of the noise in training.
         objective: Name of the training loss.
         beta: Inverse temperature of the splits.
         objectives: The names that exist.
@@ -38,6 +45,8 @@ def check_settings(
         raise ValueError(f"SoftDecisionTree needs num_classes of at least 2. Received: {num_classes}.")
     if not 0 <= penalty < float("inf"):
         raise ValueError(f"SoftDecisionTree needs a finite penalty of at least 0. Received: {penalty}.")
+    if not 0 <= noise <= 1:
+        raise ValueError(f"SoftDecisionTree needs a noise in 0…1. Received: {noise}. Scale the features instead.")
     if not 0 < beta < float("inf"):
         raise ValueError(f"SoftDecisionTree needs a finite beta above 0. Received: {beta}.")
     if objective not in objectives:

@@ -23,7 +23,7 @@ class Readable:
     sample_shape: tuple[int, ...] | None
 
     def anatomy(self) -> Anatomy:
-        """Return filters, biases, leaves and masses as arrays; filters and biases include β.
+        """Return filters, biases, leaves and masses as arrays; z = filter · x + bias, with β and the center within.
 
         Returns:
             A `kdkeras.trees.anatomy.Anatomy`.
@@ -34,6 +34,7 @@ class Readable:
         if self.sample_shape is None:
             raise ValueError("The tree has no splits yet, because it has seen no data. Call `fit` or `distill` first.")
         kernel, biases = (self.beta * weight.numpy() for weight in self.splits.weights)
+        biases = biases - self.center.numpy() @ kernel
         mass, right = self.node_mass.numpy(), self.right_mass.numpy()
         last = slice(2 ** (self.depth - 1) - 1, None)  # the splits above the leaves
         return Anatomy(

@@ -25,13 +25,14 @@ def _trained(depth=2, **kwargs):
 
 @pytest.fixture(scope="module")
 def trained():
-    return _trained(depth=3)
+    return _trained(depth=3, noise=0.0)
 
 
 def _mixture(tree, x):
     """The prediction in plain numpy."""
     kernel, biases = (np.asarray(w.numpy(), "float64") for w in tree.splits.weights)
-    p = 1 / (1 + np.exp(-tree.beta * (x.reshape(len(x), -1) @ kernel + biases)))
+    centred = x.reshape(len(x), -1) - tree.center.numpy()
+    p = 1 / (1 + np.exp(-tree.beta * (centred @ kernel + biases)))
     leaves = np.exp(tree.leaf_logits.numpy().astype("float64"))
     leaves /= leaves.sum(axis=1, keepdims=True)
     prediction = 0
@@ -131,7 +132,7 @@ def test_penalty_has_the_gradient_of_its_formula():
     import tensorflow as tf
 
     x, _ = _blobs(50)
-    tree = SoftDecisionTree(1, 3, penalty=0.5)
+    tree = SoftDecisionTree(1, 3, penalty=0.5, noise=0.0)
     tree.build((None, 4))
     tree.splits.bias.assign([2.0])
     with tf.GradientTape() as tape:
@@ -154,13 +155,35 @@ def test_running_masses_are_those_of_the_training_samples():
 
 def test_first_update_of_the_running_means_by_hand():
     x, _ = _blobs(20)
-    tree = SoftDecisionTree(2, 3)
+    tree = SoftDecisionTree(2, 3, noise=0.0)
     tree(x)
     nodes, _ = (np.asarray(part) for part in routing.reach_probabilities(tree.node_logits(x)))
     tree(x, training=True)
     batch = nodes.mean(axis=0)
     expected = [batch[0], 0.5 * 0.5 + 0.5 * batch[1], 0.5 * 0.5 + 0.5 * batch[2]]  # windows of 1, 2 and 2 batches
     np.testing.assert_allclose(tree.node_mass.numpy(), expected, rtol=1e-5)
+
+
+def test_a_fresh_tree_is_centred_once():
+    x, y = _blobs(64)
+    tree = SoftDecisionTree(2, 3)
+    tree.build((None, 4))
+    tree.fit(x, y, epochs=1, verbose=0)
+    np.testing.assert_allclose(tree.center.numpy(), x.mean(axis=0), rtol=1e-5)
+    tree.fit(x + 1, y, epochs=1, verbose=0)
+    np.testing.assert_allclose(tree.center.numpy(), x.mean(axis=0), rtol=1e-5)
+    anatomy = tree.anatomy()
+    np.testing.assert_allclose(x @ anatomy.filters.T + anatomy.biases, tree.node_logits(x), atol=1e-5)
+
+
+def test_noise_moves_the_samples_in_training_only():
+    x, _ = _blobs(32)
+    tree = SoftDecisionTree(2, 3, noise=0.5)
+    tree(x)
+    kernel = tree.splits.kernel.numpy()
+    shift = np.asarray(tree.node_logits(np.tile(x, (50, 1)), training=True) - tree.node_logits(np.tile(x, (50, 1))))
+    np.testing.assert_allclose(shift.std(axis=0), 0.5 * np.linalg.norm(kernel, axis=0), rtol=0.1)
+    np.testing.assert_array_equal(tree.node_logits(x), tree.node_logits(x))
 
 
 def test_compile_of_the_user_is_respected():
@@ -247,7 +270,7 @@ def test_saved_tree_predicts_explains_and_learns_on(tmp_path):
 
 def test_saved_compile_of_the_user_comes_back(tmp_path):
     x, y = _blobs(32)
-    tree = SoftDecisionTree(2, 3, penalty=0.05, objective="path", beta=2.0, name="mine")
+    tree = SoftDecisionTree(2, 3, penalty=0.05, noise=0.2, objective="path", beta=2.0, name="mine")
     tree.compile(keras.optimizers.SGD(0.25), metrics=["accuracy"])
     tree.fit(x, y, epochs=1, verbose=0)
     tree.save(tmp_path / "tree.keras")
@@ -255,7 +278,8 @@ def test_saved_compile_of_the_user_comes_back(tmp_path):
     assert isinstance(loaded.optimizer, keras.optimizers.SGD)
     loaded.fit(x, y, epochs=1, verbose=0)
     assert float(loaded.optimizer.learning_rate.numpy()) == 0.25
-    assert (loaded.penalty, loaded.objective, loaded.beta, loaded.name) == (0.05, "path", 2.0, "mine")
+    assert (loaded.penalty, loaded.noise, loaded.objective, loaded.beta) == (0.05, 0.2, "path", 2.0)
+    assert loaded.name == "mine"
 
 
 def test_the_head_gives_exact_logits_to_losses_and_teachers(trained):
@@ -307,6 +331,7 @@ def test_mixed_precision_keeps_the_routing_in_float32():
         ({"depth": 2.5}, TypeError, "integer depth. Received: 2.5"),
         ({"num_classes": 1}, ValueError, "num_classes of at least 2. Received: 1"),
         ({"penalty": -1}, ValueError, "penalty of at least 0. Received: -1"),
+        ({"noise": 2}, ValueError, "noise in 0…1. Received: 2"),
         ({"beta": 0}, ValueError, "beta above 0. Received: 0"),
         ({"objective": "log"}, ValueError, "Received: 'log'"),
     ],
