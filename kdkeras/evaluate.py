@@ -14,6 +14,7 @@ import tensorflow as tf
 from kdkeras import signals
 from kdkeras.counting import count_macs
 from kdkeras.inputs import check_arrays, check_finite, is_array_like
+from kdkeras.labels import class_labels, class_logits, refuse_hidden_sigmoid
 from kdkeras.latency import Latency, measure
 from kdkeras.scores import ClassificationScores, RegressionScores, classification_scores, regression_scores
 
@@ -122,8 +123,8 @@ def compare(
 ) -> Comparison:
     """Compare a teacher with one student, or several, on held-out data.
 
-    Labels of an integer type make it a classification, where the teacher has two outputs or more or ends in one
-    sigmoid; anything else is a regression.
+    Labels decide the task, as `kdkeras.labels.class_labels` says: one whole number or one-hot row per sample makes it a
+    classification, other numbers a regression.
 
     Args:
         teacher: The teacher.
@@ -155,28 +156,28 @@ def compare(
     if len(models) != 1 + len(students):
         raise ValueError("A student cannot be named 'teacher' in a comparison. Give it another name.")
     x, y = _arrays(data)
-    for model in models.values():
-        check_arrays(model, x) if isinstance(model, keras.Model) else None
-    outputs = {name: _logits(model, x, batch_size) for name, model in models.items()}
-    _check_outputs(outputs)
-    task = _task(y, outputs["teacher"])
-    labels = _class_indices(y, outputs["teacher"].shape[1]) if task == "classification" else y.reshape(len(y), -1)
-    if task == "regression" and labels.shape != outputs["teacher"].shape:
-        raise ValueError(
-            f"Regression targets need the shape of the outputs. Received: targets {labels.shape}, outputs "
-            f"{outputs['teacher'].shape}. Pass integer labels if the models are classifiers."
-        )
+    outputs, heads = {}, {}
+    for name, model in models.items():
+        if isinstance(model, keras.Model):  # anything else is refused where it is read
+            check_arrays(model, x)
+        outputs[name], heads[name] = signals.predict_with_head(model, x, batch_size=batch_size)
+    shape = _common_shape(outputs)
+    labels = class_labels(y, shape, "sigmoid" if "sigmoid" in heads.values() else heads["teacher"])
     sizes = {name: _file_bytes(model) for name, model in models.items()}
     rows = []
     for name, model in models.items():
-        if task == "classification":
-            scores = classification_scores(labels, outputs[name], outputs["teacher"], k=k)
+        if labels is None:
+            predictions = [outputs[role].predictions.reshape(shape) for role in (name, "teacher")]
+            scores = regression_scores(_targets(y, shape), *predictions)
         else:
-            scores = regression_scores(labels, outputs[name], outputs["teacher"])
+            refuse_hidden_sigmoid(outputs[name].predictions.reshape(shape), heads[name], name)
+            logits = [class_logits(outputs[role].logits.reshape(shape)) for role in (name, "teacher")]
+            scores = classification_scores(labels, *logits, k=k)
         timed = _latency(model, x) if latency else None
         cost = Cost(model.count_params(), _macs(model), sizes[name], sizes["teacher"] / sizes[name], timed)
         rows.append(Row(name, scores, cost))
-    return Comparison(task, len(labels), k, tuple(rows))
+    task = "regression" if labels is None else "classification"
+    return Comparison(task, len(y), k, tuple(rows))
 
 
 def _arrays(data: Any) -> tuple[Any, np.ndarray]:
@@ -204,40 +205,25 @@ def _arrays(data: Any) -> tuple[Any, np.ndarray]:
     return x, y
 
 
-def _logits(model: keras.Model, x: Any, batch_size: int) -> np.ndarray:
-    """Return two-column logits for one sigmoid, and the model's own otherwise."""
-    reader = signals.predict(model, x, batch_size=batch_size)
-    logits = reader.logits.reshape(len(reader.logits), -1)
-    if logits.shape[1] == 1 and not np.array_equal(reader.logits, reader.predictions):
-        return np.concatenate([np.zeros_like(logits), logits], axis=1)  # σ(z) = softmax([0, z])[1]
-    return logits
-
-
-def _check_outputs(outputs: dict[str, np.ndarray]) -> None:
-    widths = {name: values.shape[1] for name, values in outputs.items()}
+def _common_shape(outputs: dict[str, signals.Signals]) -> tuple[int, int]:
+    """Return the shape (samples, units) that all outputs have."""
+    widths = {name: int(np.prod(found.predictions.shape[1:])) for name, found in outputs.items()}
     if len(set(widths.values())) > 1:
         raise ValueError(f"Models need equally many outputs to be compared. Received: {widths}.")
-    for name, values in outputs.items():
-        if not np.isfinite(values).all():
+    for name, found in outputs.items():
+        if not np.isfinite(found.predictions).all():
             raise ValueError(f"Model '{name}' returns NaN or infinite values. Check its weights: did training diverge?")
+    return len(outputs["teacher"].predictions), widths["teacher"]
 
 
-def _task(y: np.ndarray, outputs: np.ndarray) -> Literal["classification", "regression"]:
-    one_hot = (
-        y.ndim == 2 and y.shape[1] == outputs.shape[1] > 1 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
-    )
-    integer = np.issubdtype(y.dtype, np.integer) or y.dtype == bool
-    return "classification" if outputs.shape[1] > 1 and (integer or one_hot) else "regression"
-
-
-def _class_indices(y: np.ndarray, classes: int) -> np.ndarray:
-    labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] == classes else y.reshape(len(y), -1)
-    if labels.ndim == 2 and labels.shape[1] != 1:
-        raise ValueError(f"Labels need shape (n,), or (n, {classes}) one-hot. Received: {y.shape}.")
-    labels = labels.reshape(-1).astype(int)
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"Labels must be in 0…{classes - 1}. Received: {labels.min()}…{labels.max()}.")
-    return labels
+def _targets(y: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    targets = y.reshape(len(y), -1)
+    if targets.shape != shape:
+        raise ValueError(
+            f"Regression targets need the shape of the outputs. Received: targets {targets.shape}, outputs {shape}. "
+            "Pass integer labels if the models are classifiers."
+        )
+    return targets
 
 
 def _macs(model: keras.Model) -> int | None:

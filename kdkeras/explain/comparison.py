@@ -173,13 +173,15 @@ def compare(
     if not 0 < top_k <= 1:
         raise ValueError(f"`top_k` must be a share in (0, 1], such as 0.2. Received: top_k={top_k}.")
     theirs = attribute(teacher, images, target, layer=teacher_layer, batch_size=batch_size)
-    ours = attribute(student, images, theirs.target, layer=student_layer, batch_size=batch_size)
-    units = theirs.predictions.shape[1], ours.predictions.shape[1]
+    # On one image first: a target that the student lacks must not be blamed on the caller.
+    first = keras.tree.map_structure(lambda array: np.asarray(array)[:1], images)
+    units = theirs.predictions.shape[1], attribute(student, first, 0, layer=student_layer).predictions.shape[1]
     if units[0] != units[1]:
         raise ValueError(
             f"Teacher and student must have the same number of units. Received: teacher '{teacher.name}' {units[0]}, "
             f"student '{student.name}' {units[1]}. Compare models of the same classes."
         )
+    ours = attribute(student, images, theirs.target, layer=student_layer, batch_size=batch_size)
     return ExplanationComparison(theirs, ours, _measures(ours, theirs, top_k), top_k)
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from kdkeras.inputs import check_arrays, check_finite
+from kdkeras.inputs import check_arrays
+from kdkeras.labels import class_labels, class_logits, refuse_hidden_sigmoid
 from kdkeras.ops import log_soften
 from kdkeras.signals import Extractor, Signals, refuse_probabilities
 
@@ -169,43 +170,18 @@ def _score(
             "Feature importance needs a model with one number or one set of exclusive classes per sample. "
             f"Received: model '{name}', whose output is {shape} of {head or 'linear'} units."
         )
-    units = shape[1]
-    check_finite(y, "y")
-    if units > 1 and y.shape == shape and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():
-        y = y.argmax(axis=1)
-    if y.shape not in ((shape[0],), (shape[0], 1)):
-        raise ValueError(
-            f"y must have shape ({shape[0]},)" + (f", or be one-hot {shape}" if units > 1 else "") + ", to match x and "
-            f"the output of model '{name}'. Received: y of shape {y.shape}."
-        )
-    y = y.reshape(-1)
-    if units == 1 and head != "sigmoid" and not _is_binary(y):
-        return _r_squared, y.astype("float64"), "R²"
-    classes = max(units, 2)
-    labels = y.astype("int64")
-    if (labels != y).any() or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
-            f"y must be class labels from 0 to {classes - 1} for model '{name}'. Received: values from {y.min()} to "
-            f"{y.max()}."
-        )
-    outputs = np.asarray(signals.predictions, dtype="float32")
-    if units == 1 and head is None and outputs.min() >= 0 and outputs.max() <= 1:
-        raise ValueError(
-            f"Model '{name}' seems to return probabilities, but its logits could not be found. End it in "
-            "`keras.layers.Dense(1, activation='sigmoid')`, or let it return logits."
-        )
+    labels = class_labels(y, shape, head)
+    if labels is None and shape[1] == 1:
+        return _r_squared, y.reshape(-1).astype("float64"), "R²"
+    if labels is None:
+        raise ValueError(f"Feature importance of a regression needs one output. Received: model '{name}' {shape}.")
+    refuse_hidden_sigmoid(np.asarray(signals.predictions, dtype="float32"), head, name)
     return _log_likelihood, labels, "log-likelihood"
-
-
-def _is_binary(y: np.ndarray) -> bool:
-    return y.dtype.kind in "iub" and bool(np.isin(y, (0, 1)).all())
 
 
 def _log_likelihood(signals: Signals, labels: np.ndarray) -> float:
     """Mean of log p(label)."""
-    logits = np.asarray(signals.logits, dtype="float32")
-    if logits.shape[1] == 1:
-        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)  # σ(z) is the softmax of (0, z)
+    logits = class_logits(np.asarray(signals.logits, dtype="float32"))
     log_p = np.asarray(log_soften(logits))
     return float(log_p[np.arange(len(labels)), labels].mean())
 
@@ -214,4 +190,4 @@ def _r_squared(signals: Signals, y: np.ndarray) -> float:
     """1 − Σ(y − f)² / Σ(y − ȳ)²."""
     from sklearn.metrics import r2_score
 
-    return float(r2_score(y, np.asarray(signals.logits, dtype="float64")[:, 0]))
+    return float(r2_score(y, np.asarray(signals.predictions, dtype="float64")[:, 0]))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdkeras._plain_text import plain_text
 from kdkeras.explain.importance import FeatureImportance
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _COLOURS = ("#6f9bc4", "#e3a664")  # light enough for the error bars to stand out
 
 
+@plain_text
 def importance_bars(panels: Sequence[tuple[str, FeatureImportance]], n: int, *, title: str = "") -> Figure:
     """Draw one panel of bars per model, all with the features in the order of the first.
 

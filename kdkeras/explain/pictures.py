@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdkeras._plain_text import plain_text
 from kdkeras.explain.explanation import Explanation
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ _DIMMED = 0.6  # brightness of the image under a map, so that its white is not t
 _DIFFERS = "#b2182b"
 
 
+@plain_text
 def overlay_grid(
     rows: Sequence[tuple[str, Explanation]],
     n: int,

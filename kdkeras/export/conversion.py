@@ -45,8 +45,13 @@ def to_tflite(model: keras.Model, signature: Signature, quantize: str | None, sa
     """
     with tempfile.TemporaryDirectory(prefix="kdkeras-") as folder:
         saved = Path(folder) / "saved_model"
-        with silenced():
-            save_model(model, signature, saved)
+        try:
+            with silenced():
+                save_model(model, signature, saved)
+        except tf.errors.OpError as error:  # TensorFlow's own, where Python has OSError: a full or closed disk
+            raise OSError(
+                f"The model could not be saved to '{folder}' for conversion ({error.message}). Free some space."
+            ) from error
         if quantize == "int8":
             return _convert_apart(saved, signature, samples)
         try:

@@ -36,7 +36,7 @@ class TFLiteExport:
         max_abs_error: Largest absolute difference from Keras over all outputs and samples.
         max_rel_error: The same over the largest absolute Keras value of that output.
         agreement: Share of equal decisions (top-1; the side of 0.5 for one sigmoid output), worst output; `None` for
-            regression.
+            a single linear output. Several linear outputs are taken as classes, also where they are a regression.
         parity_samples: Number of samples that were compared.
         parity_data: `"calibration"`, or `"random"` when no calibration data was given.
         input_dtypes: Signature input name → dtype.

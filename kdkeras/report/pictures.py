@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from kdkeras._plain_text import plain_text
 from kdkeras.report.record import Picture
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def picture(figure: Figure, *, alt: str, caption: str = "") -> Picture:
     return Picture(buffer.getvalue(), alt, caption)
 
 
+@plain_text
 def training_curves(histories: Mapping[str, Sequence[float]], *, ylabel: str) -> Figure:
     """Draw one curve per model over its epochs.
 

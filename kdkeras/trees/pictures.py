@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from kdkeras._plain_text import plain_text
 from kdkeras.trees import drawing
 from kdkeras.trees.anatomy import Anatomy, DecisionPath, class_labels, feature_labels
 
@@ -42,6 +43,7 @@ class _Scene(NamedTuple):
         return drawing.is_image(self.anatomy.filters.shape[1:])
 
 
+@plain_text
 def plot_tree(
     anatomy: Anatomy,
     *,

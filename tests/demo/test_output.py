@@ -60,3 +60,16 @@ def test_a_file_is_no_folder(tmp_path):
     ):
         pass
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_an_empty_folder_of_the_users_stays(tmp_path):
+    with pytest.raises(RuntimeError), output_folder(tmp_path, overwrite=False):
+        raise RuntimeError
+    assert tmp_path.is_dir()
+
+
+def test_what_a_killed_run_left_is_no_result(tmp_path):
+    (tmp_path / ".unfinished-abc").mkdir()
+    with output_folder(tmp_path, overwrite=False) as staging:
+        fill(staging, "new")
+    assert (tmp_path / "record.json").read_text() == "new"

@@ -166,8 +166,8 @@ def test_constant_importances_have_no_rank_correlation():
         (np.zeros((4, 2)), np.zeros(4, int), r"\(4, 2\)"),
         (np.full((4, 3), np.nan), np.zeros(4, int), "NaN"),
         (np.zeros((4, 3)), np.zeros(5, int), r"y must have shape \(4,\)"),
-        (np.zeros((4, 3)), np.array([0, 1, 2, 1]), "from 0 to 1"),
-        (np.zeros((4, 3)), np.array([0, 0.5, 1, 1]), "class labels"),
+        (np.zeros((4, 3)), np.array([0, 1, 2, 1]), "whole numbers in 0…1"),
+        (np.zeros((4, 3)), np.array([0, 0.5, 1, 1]), "whole numbers in 0…1"),
         (np.zeros((4, 3)), np.full(4, np.nan), "NaN"),
     ],
 )

@@ -74,6 +74,10 @@ def test_curves_show_every_model():
         training_curves({}, ylabel="accuracy")
 
 
+def test_dollar_signs_are_shown_as_they_are():
+    assert picture(training_curves({"cost $\\bad$": [1, 2]}, ylabel="$y"), alt="a").png
+
+
 def test_ragged_tables_are_refused():
     with pytest.raises(ValueError, match=r"lines of one width. Received: widths \[1, 2\]"):
         Table((("a", "b"), ("c",)))
