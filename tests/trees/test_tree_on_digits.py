@@ -39,7 +39,7 @@ def _classes(model, x):
 def test_distilled_tree_is_accurate_and_faithful(digits):
     x, y, x_test, y_test = digits
     keras.utils.set_random_seed(0)
-    teacher = _teacher(x, y, epochs=10)
+    teacher = _teacher(x, y, epochs=8)
     tree = kdkeras.SoftDecisionTree(depth=6, num_classes=10)
     tree.distill(teacher, x, verbose=0)
     assert (_classes(tree, x_test) == y_test).mean() >= 0.96
