@@ -39,7 +39,7 @@ def main():
     print(table(rows))
     record = {
         "command": "python benchmarks/soft_tree_digits.py",
-        "data": f"scikit-learn digits: {len(x)} for training, {len(test[0])} for the test, stratified, random_state=0",
+        "data": f"kdkeras.datasets.digits: {len(x)} samples (train + valid) for training, {len(test[0])} for the test",
         "depth": DEPTH,
         "seeds": SEEDS,
         "versions": {

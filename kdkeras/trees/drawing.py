@@ -49,9 +49,7 @@ def draw_signed(axes: Axes, values: np.ndarray, *, accent: bool = False) -> None
     """Draw weights or evidence as an image: blue leads right, red leads left; scaled to its own maximum."""
     flat = values if values.ndim == 2 else values.sum(axis=-1)  # (h, w, c) -> (h, w)
     limit = max(float(np.abs(flat).max()), np.finfo("float32").tiny)
-    axes.imshow(
-        flat, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto" if flat.shape[0] != flat.shape[1] else "equal"
-    )
+    axes.imshow(flat, cmap="RdBu", vmin=-limit, vmax=limit)
     frame(axes, accent=accent)
 
 

@@ -111,7 +111,7 @@ def test_errors_of_the_system_name_the_file(monkeypatch, capsys):
     monkeypatch.setattr("kdkeras.cli.demo._run", full)
     assert cli.main(["demo"]) == 2
     assert (
-        "'out/student.keras': No space left on device. Nothing was written; free some space" in capsys.readouterr().err
+        "'out/student.keras': No space left on device. Nothing was written. Free some space" in capsys.readouterr().err
     )
 
 
