@@ -120,3 +120,19 @@ def check_task_loss(loss: Any, spec: SignalSpec) -> None:
             f"The task loss expects probabilities, but student '{spec.model}' ends linearly. Pass from_logits=True "
             "(`keras.losses.SparseCategoricalCrossentropy(from_logits=True)`), or end the student in a softmax."
         )
+
+
+def with_loss_scale(optimizer: keras.optimizers.Optimizer, student: keras.Model) -> keras.optimizers.Optimizer:
+    """Scale the loss where the student computes in float16, as Keras does for a model of that policy.
+
+    Args:
+        optimizer: The optimizer.
+        student: The student.
+
+    Returns:
+        The optimizer, inside a `LossScaleOptimizer` where one is needed.
+    """
+    half = any(layer.compute_dtype == "float16" for layer in student._flatten_layers())
+    if half and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdkeras._compile_arguments import as_losses, check_task_loss, check_task_weight, from_tutorial
+from kdkeras._compile_arguments import as_losses, check_task_loss, check_task_weight, from_tutorial, with_loss_scale
 from kdkeras._files import atomic_path
 from kdkeras._terms import Terms
 from kdkeras.inputs import (
@@ -168,7 +168,7 @@ class Distiller(keras.Model):
         self._terms.replace(losses, task_weight, has_task=loss is not None)
         self._task_loss = loss
         if kwargs.get("auto_scale_loss", True):
-            optimizer = _with_loss_scale(keras.optimizers.get(optimizer), self.student)
+            optimizer = with_loss_scale(keras.optimizers.get(optimizer), self.student)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
         return self
 
@@ -396,11 +396,3 @@ class Distiller(keras.Model):
         """Update the compiled metrics with the student's predictions."""
         predictions = y_pred.predictions if isinstance(y_pred, Signals) else y_pred
         return super().compute_metrics(x, y, predictions, sample_weight)
-
-
-def _with_loss_scale(optimizer: keras.optimizers.Optimizer, student: keras.Model) -> keras.optimizers.Optimizer:
-    """Scale the loss where the student computes in float16, as Keras does for a model of that policy."""
-    half = any(layer.compute_dtype == "float16" for layer in student._flatten_layers())
-    if half and not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return keras.optimizers.LossScaleOptimizer(optimizer)
-    return optimizer

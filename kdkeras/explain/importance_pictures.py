@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdkeras._plain_text import plain_text
-from kdkeras.explain.importance import FeatureImportance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from kdkeras.explain.importance import FeatureImportance
 
 _COLOURS = ("#6f9bc4", "#e3a664")  # light enough for the error bars to stand out
 

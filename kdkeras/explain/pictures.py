@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdkeras._plain_text import plain_text
-from kdkeras.explain.explanation import Explanation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from kdkeras.explain.explanation import Explanation
 
 _COLOURS = "inferno"  # perceptually uniform: equal steps of relevance look equal
 _OPACITY = 0.9  # of the largest relevance
