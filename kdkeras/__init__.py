@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kdkeras import losses as losses
     from kdkeras import metrics as metrics
     from kdkeras import targets as targets
+    from kdkeras import testing as testing
     from kdkeras.distiller import Distiller as Distiller
     from kdkeras.initialization import initialize as initialize
     from kdkeras.saving import load_model as load_model
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("datasets", "evaluate", "explain", "export", "losses", "metrics", "targets")
+_MODULES = ("datasets", "evaluate", "explain", "export", "losses", "metrics", "targets", "testing")
 _MEMBERS = {
     "Distiller": "kdkeras.distiller",
     "SoftDecisionTree": "kdkeras.trees",

@@ -36,7 +36,8 @@ class Distiller(keras.Model):
     student, to be saved, exported and explained alone.
 
     Args:
-        student: The model to train. It ends in logits, softmax or sigmoid, with one output.
+        student: The model to train. It ends in logits, softmax or sigmoid, with one output. By name only, as is the
+            teacher: two models are easily swapped.
         teacher: The model to learn from. It takes the same inputs.
         name: Name of the model. Default `"distiller"`.
 
@@ -69,7 +70,7 @@ class Distiller(keras.Model):
         Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531.
     """
 
-    def __init__(self, student: keras.Model, teacher: keras.Model, *, name: str = "distiller") -> None:
+    def __init__(self, *, student: keras.Model, teacher: keras.Model, name: str = "distiller") -> None:
         for role, model in (("student", student), ("teacher", teacher)):
             if not isinstance(model, keras.Model):
                 raise TypeError(f"`Distiller` needs a `keras.Model` as {role}. Received: {type(model).__name__}.")

@@ -93,7 +93,7 @@ class Comparison:
         lines += [
             ("parameters", *(f"{cost.parameters:,}" for cost in costs)),
             ("MACs", *("unknown" if cost.macs is None else f"{cost.macs:,}" for cost in costs)),
-            ("file size", *(f"{cost.file_bytes / 1000:,.1f} kB" for cost in costs)),
+            ("weights file", *(f"{cost.file_bytes / 1000:,.1f} kB" for cost in costs)),
             ("compression", *(f"{cost.compression:.1f}×" for cost in costs)),
         ]
         if all(cost.latency is not None for cost in costs):

@@ -22,6 +22,7 @@ def class_labels(y: np.ndarray, shape: tuple[int, int], head: str | None) -> np.
         int64 class indices `(n,)`, or `None`.
 
     Raises:
+        TypeError: Labels are not numbers.
         ValueError: Labels are not finite, out of range, several per sample (multi-label), or of another shape.
 
     Example:
@@ -32,6 +33,8 @@ def class_labels(y: np.ndarray, shape: tuple[int, int], head: str | None) -> np.
         >>> class_labels(np.array([0.5, 2.0]), (2, 1), "linear") is None
         True
     """
+    if y.dtype.kind not in "fiub":
+        raise TypeError(f"y must be numbers. Received: dtype {y.dtype}. Give each class a number from 0.")
     check_finite(y, "y")
     samples, units = shape
     binary = bool(np.isin(y, (0, 1)).all())

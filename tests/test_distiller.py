@@ -298,7 +298,9 @@ REFUSED = {
     ),
     "negative task weight": (lambda: distiller(task_weight=-1), "task_weight of at least 0. Received: -1"),
     "alpha": (
-        lambda: kdkeras.Distiller(tiny_cnn(), tiny_cnn()).compile("sgd", student_loss_fn=CROSSENTROPY, alpha=2),
+        lambda: kdkeras.Distiller(student=tiny_cnn(), teacher=tiny_cnn()).compile(
+            "sgd", student_loss_fn=CROSSENTROPY, alpha=2
+        ),
         r"alpha in \[0, 1\]",
     ),
     "mixed spellings": (lambda: distiller(alpha=0.5), "Received both"),
@@ -307,7 +309,7 @@ REFUSED = {
         "ends in softmax, which would be applied twice",
     ),
     "no softmax": (lambda: distiller(loss="sparse_categorical_crossentropy"), "Pass from_logits=True"),
-    "same model": (lambda: kdkeras.Distiller(*[tiny_cnn()] * 2), "same object"),
+    "same model": (lambda: kdkeras.Distiller(**dict.fromkeys(("student", "teacher"), tiny_cnn())), "same object"),
     "empty data": (lambda: distiller().fit(X[:0], Y[:0]), "x has no samples"),
     "NaN": (lambda: distiller().fit(X * np.nan, Y), "NaN"),
     "NaN labels": (lambda: distiller().evaluate(X, Y * np.nan), "y contains 40 NaN"),
@@ -326,7 +328,10 @@ def test_refuses_before_training(name):
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (lambda: kdkeras.Distiller("resnet", tiny_cnn()), "needs a `keras.Model` as student. Received: str"),
+        (
+            lambda: kdkeras.Distiller(student="resnet", teacher=tiny_cnn()),
+            "needs a `keras.Model` as student. Received: str",
+        ),
         (lambda: distiller(distillation_loss=keras.losses.KLDivergence()), "Wrap a Keras loss in"),
     ],
 )
@@ -449,8 +454,8 @@ def test_binary_crossentropy_must_fit_the_head():
 
 
 def test_tutorial_loss_on_sigmoid_outputs_is_refused():
-    models = [tiny_cnn(1, activation="sigmoid", name=name) for name in ("s", "t")]
+    models = {role: tiny_cnn(1, activation="sigmoid", name=role) for role in ("student", "teacher")}
     with pytest.raises(ValueError, match="needs exclusive classes"):
-        kdkeras.Distiller(*models).compile(
+        kdkeras.Distiller(**models).compile(
             "sgd", student_loss_fn="binary_crossentropy", distillation_loss_fn=keras.losses.MeanSquaredError()
         )

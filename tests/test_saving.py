@@ -21,7 +21,7 @@ def test_any_keras_model_comes_back(tmp_path):
 def test_a_fresh_process_needs_only_load_model(tmp_path):
     keras.utils.set_random_seed(0)
     path = tmp_path / "distiller.keras"
-    kdkeras.Distiller(tiny_cnn(name="s"), tiny_cnn(name="t")).compile("sgd").save(path)
+    kdkeras.Distiller(student=tiny_cnn(name="s"), teacher=tiny_cnn(name="t")).compile("sgd").save(path)
     code = f"import kdkeras; print(type(kdkeras.load_model({str(path)!r})).__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "Distiller\n"

@@ -34,6 +34,7 @@ def draw(
         training_curves(curves, ylabel="validation accuracy"),
         alt="Validation accuracy over the epochs of teacher, student alone and student distilled.",
         caption="Both students start from the same weights and see the same batches.",
+        wide=False,
     )
     if isinstance(explanation, ExplanationComparison):
         pairs = picture(
@@ -109,8 +110,8 @@ def lead(result: DemoResult) -> str:
 def _comparison_text(result: DemoResult) -> tuple[str, ...]:
     return (
         "‘alone’ is the student trained on labels, ‘distilled’ the same student from the same initial weights on the "
-        "same batches, with the teacher's soft targets. File size is the weights alone; latency is one sample in a "
-        "compiled tf.function.",
+        "same batches, with the teacher's soft targets. The weights file holds no optimizer state; latency is one sample in "
+        "a compiled tf.function.",
     )
 
 

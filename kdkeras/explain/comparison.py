@@ -99,6 +99,11 @@ class ExplanationComparison:
             f"student '{self.student.model}' at {self.student.layer}\n{table}\n"
             f"all-zero maps: teacher {self.teacher_zeros}, student {self.student_zeros}; "
             f"{either} of {pairs} pairs left out for them"
+            + (
+                "; nothing is left to compare: try an earlier `teacher_layer` or `student_layer`"
+                if either == pairs
+                else ""
+            )
         )
 
     def plot(self, n: int = 6, *, class_names: Sequence[str] = ()) -> Figure:

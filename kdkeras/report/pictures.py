@@ -16,13 +16,14 @@ _COLOURS = ("#444c56", "#c8642a", "#1f5fa8", "#3d8b5f", "#8a4fa3")
 _DPI = 150
 
 
-def picture(figure: Figure, *, alt: str, caption: str = "") -> Picture:
+def picture(figure: Figure, *, alt: str, caption: str = "", wide: bool = True) -> Picture:
     """Turn a matplotlib figure into a picture of a report.
 
     Args:
         figure: The figure.
         alt: What it shows, for those who cannot see it.
         caption: What to see in it.
+        wide: Whether a small screen scrolls it, because its text would be too small when it is shrunk.
 
     Returns:
         The `Picture`.
@@ -36,7 +37,7 @@ def picture(figure: Figure, *, alt: str, caption: str = "") -> Picture:
     buffer = io.BytesIO()
     # No date and no version inside: the same run gives the same bytes.
     figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", metadata={"Software": None})
-    return Picture(buffer.getvalue(), alt, caption)
+    return Picture(buffer.getvalue(), alt, caption, wide)
 
 
 @plain_text

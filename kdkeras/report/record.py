@@ -14,11 +14,13 @@ class Picture:
         png: The image, PNG bytes.
         alt: What it shows, for those who cannot see it.
         caption: What to see in it.
+        wide: Whether a small screen scrolls it, because its text would be too small when it is shrunk.
     """
 
     png: bytes
     alt: str
     caption: str = ""
+    wide: bool = True
 
 
 @dataclass(frozen=True)

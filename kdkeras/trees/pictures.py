@@ -133,7 +133,7 @@ def _draw_title(scene: _Scene) -> None:
     subject = "pixels" if scene.image else "features"
     lower = "leaves" if scene.levels == depth else "mean leaf below each split"
     text = f"Splits: blue {subject} lead right, red lead left (each scaled to its own maximum). Bottom row: {lower}. "
-    text += "Percentages: share of the training samples."
+    text += "Percentages: running share of the training samples."
     scene.canvas.text(_MARGIN, scene.height - 0.36, title, fontsize=14, weight="bold", color=drawing.INK)
     scene.canvas.text(_MARGIN, scene.height - 0.64, text, fontsize=9, color=drawing.INK)
 

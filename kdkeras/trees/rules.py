@@ -41,7 +41,7 @@ def export_text(
         >>> parts = Anatomy(np.array([[2.0, -1.0]]), np.array([0.5]), leaves, np.ones(1), np.array([0.6, 0.4]))
         >>> print(export_text(parts, feature_names=["age", "dose"], max_features=1))
         Each split goes right with probability sigmoid(score). Shown: the heaviest 1 of 2 features of a score.
-        In brackets: share of the training samples.
+        In brackets: running share of the training samples.
         split 0 [100%]: score = 2.00*age + ... + 0.50
         |--- left:  leaf 0 [60%]: class 0, probability 0.90
         |--- right: leaf 1 [40%]: class 1, probability 0.80
@@ -54,7 +54,7 @@ def export_text(
         "all features" if max_features >= len(features) else f"the heaviest {max_features} of {len(features)} features"
     )
     lines = [f"Each split goes right with probability sigmoid(score). Shown: {shown} of a score."]
-    lines.append("In brackets: share of the training samples.")
+    lines.append("In brackets: running share of the training samples.")
     last = len(anatomy.biases)  # the first leaf, in the numbering of nodes
 
     def describe(node: int, prefix: str, branch: str) -> None:
