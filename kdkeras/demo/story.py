@@ -110,8 +110,8 @@ def lead(result: DemoResult) -> str:
 def _comparison_text(result: DemoResult) -> tuple[str, ...]:
     return (
         "‘alone’ is the student trained on labels, ‘distilled’ the same student from the same initial weights on the "
-        "same batches, with the teacher's soft targets. The weights file holds no optimizer state; latency is one sample in "
-        "a compiled tf.function.",
+        "same batches, with the teacher's soft targets. The weights file holds no optimizer state; latency is one "
+        "sample in a compiled tf.function.",
     )
 
 
