@@ -10,7 +10,7 @@ import numpy as np
 from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.grad_cam import GradCam, last_spatial_layer
 from kdkeras.inputs import check_arrays, input_specs, is_array_like
-from kdkeras.signals import refuse_probabilities
+from kdkeras.signals import Extractor, refuse_probabilities
 
 METHODS = ("grad_cam",)
 
@@ -76,6 +76,25 @@ def attribute(
     raw = np.concatenate([cam(_rows(inputs, rows), targets[rows]) for rows in batches])
     maps = np.concatenate([_scaled(raw[rows], images.shape[1:3]) for rows in batches])
     return Explanation(method, model.name, cam.layer, targets, raw, maps, images, predictions)
+
+
+def units_of(model: keras.Model, x: Any) -> int:
+    """Return how many units a model has, from a forward pass of the first sample.
+
+    Args:
+        model: The model.
+        x: Inputs, as `attribute` takes them.
+
+    Returns:
+        The number of units.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: The inputs do not fit the model.
+    """
+    extractor = Extractor(model)
+    first = _rows(_prepared(model, x), slice(0, 1))
+    return int(extractor(keras.tree.map_structure(keras.ops.convert_to_tensor, first)).logits.shape[-1])
 
 
 def _prepared(model: keras.Model, x: Any) -> Any:

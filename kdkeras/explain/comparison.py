@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kdkeras import metrics
-from kdkeras.explain.attribution import attribute
+from kdkeras.explain.attribution import attribute, units_of
 from kdkeras.explain.explanation import Explanation
 
 if TYPE_CHECKING:
@@ -178,9 +178,8 @@ def compare(
     if not 0 < top_k <= 1:
         raise ValueError(f"`top_k` must be a share in (0, 1], such as 0.2. Received: top_k={top_k}.")
     theirs = attribute(teacher, images, target, layer=teacher_layer, batch_size=batch_size)
-    # On one image first: a target that the student lacks must not be blamed on the caller.
-    first = keras.tree.map_structure(lambda array: np.asarray(array)[:1], images)
-    units = theirs.predictions.shape[1], attribute(student, first, 0, layer=student_layer).predictions.shape[1]
+    # Before the student is explained: a target that it lacks must not be blamed on the caller.
+    units = theirs.predictions.shape[1], units_of(student, images)
     if units[0] != units[1]:
         raise ValueError(
             f"Teacher and student must have the same number of units. Received: teacher '{teacher.name}' {units[0]}, "

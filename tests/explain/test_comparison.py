@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 from kdkeras import explain, metrics
+from kdkeras.testing import tiny_cnn
 
 MEASURES = ["cosine", "pearson", "spearman", "ssim", "top_k_iou"]
 
@@ -133,3 +134,17 @@ def test_images_smaller_than_the_ssim_window():
 def test_models_of_different_classes_are_refused():
     with pytest.raises(ValueError, match="teacher 'teacher' 3, student 'student' 5"):
         explain.compare(cnn(0, "teacher"), cnn(0, "student", units=5), images())
+
+
+def test_images_may_be_a_plain_list():
+    images = np.random.default_rng(0).random((3, 8, 8, 1))
+    teacher, student = tiny_cnn(3, 6, name="teacher"), tiny_cnn(3, 2, name="student")
+    from_list, from_array = (explain.compare(teacher, student, x) for x in (images.tolist(), images))
+    np.testing.assert_array_equal(from_list.student.raw, from_array.student.raw)
+
+
+def test_class_counts_are_compared_before_targets():
+    teacher, student = tiny_cnn(10, 6, name="teacher"), tiny_cnn(2, 2, name="student")
+    images = np.random.default_rng(0).random((3, 8, 8, 1))
+    with pytest.raises(ValueError, match="same number of units"):
+        explain.compare(teacher, student, images)
