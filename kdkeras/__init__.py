@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from kdkeras.distiller import Distiller as Distiller
     from kdkeras.initialization import initialize as initialize
     from kdkeras.saving import load_model as load_model
+    from kdkeras.signals import Cached as Cached
+    from kdkeras.signals import Paired as Paired
     from kdkeras.trees import SoftDecisionTree as SoftDecisionTree
 
 __version__ = "0.1.0"
 
 _MODULES = ("datasets", "evaluate", "explain", "export", "losses", "metrics", "targets", "testing")
 _MEMBERS = {
+    "Cached": "kdkeras.signals",
     "Distiller": "kdkeras.distiller",
+    "Paired": "kdkeras.signals",
     "SoftDecisionTree": "kdkeras.trees",
     "initialize": "kdkeras.initialization",
     "load_model": "kdkeras.saving",

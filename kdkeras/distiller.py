@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
-import numpy as np
-import tensorflow as tf
 
-from kdkeras._compile_arguments import as_losses, check_task_loss, check_task_weight, from_tutorial, with_loss_scale
+from kdkeras import _backend
 from kdkeras._files import atomic_path
-from kdkeras._terms import Terms
-from kdkeras.inputs import (
-    check_arrays,
-    check_finite,
-    check_same_inputs,
-    input_specs,
-    is_array_like,
-    specs_of_shapes,
-    specs_of_tensors,
-)
+from kdkeras._training.compile_arguments import as_losses, check_task_loss, from_tutorial, with_loss_scale
+from kdkeras._training.data import check_data, named, unnamed
+from kdkeras._training.guard import Watch
+from kdkeras._training.steps import Steps
+from kdkeras._training.task import Task, task_of
+from kdkeras._training.teacher_signals import TeacherSignals, student_inputs
+from kdkeras._training.terms import Terms
+from kdkeras.inputs import input_specs, specs_of_shapes
 from kdkeras.losses import DistillationLoss
-from kdkeras.signals import Batch, Extractor, Signals
+from kdkeras.losses.base import checked_number
+from kdkeras.signals import Extractor
 
 
 @keras.saving.register_keras_serializable(package="kdkeras")
-class Distiller(keras.Model):
+class Distiller(Steps):
     """Trains a student on its task and on what a teacher shows it.
 
     The total loss is `task_weight · task + Σ weightᵢ · lossᵢ + the student's own regularisation`. Each step runs the
@@ -35,16 +33,22 @@ class Distiller(keras.Model):
     `trainable` flags. `predict` and a plain call give the student's predictions, and `distiller.student` is the clean
     student, to be saved, exported and explained alone.
 
+    `fit` takes data in every form that Keras takes. Sample and class weights weigh the task loss and every distillation
+    loss. Labels of −1 mean 'not labelled': such a sample is learnt from the teacher alone. Where the two models take
+    different inputs, x is `kdkeras.Paired`; where the teacher's answers are known already, `kdkeras.Cached`.
+
     Args:
-        student: The model to train. It ends in logits, softmax or sigmoid, with one output. By name only, as is the
-            teacher: two models are easily swapped.
-        teacher: The model to learn from. It takes the same inputs.
+        student: The model to train. By name only, as is the teacher: two models are easily swapped.
+        teacher: The model to learn from; `kdkeras.teachers` makes one of several. `None` where all data are `Cached`.
+        teacher_inputs: A function of x, in `keras.ops`, that makes the teacher's inputs of the student's. Default: both
+            take the same.
         name: Name of the model. Default `"distiller"`.
 
     Attributes:
         student: The model to train.
         teacher: The model to learn from.
         distillation_losses: The losses that `compile` was given.
+        task_weight: Factor on the task loss. Like every weight and temperature it may be set between steps.
 
     Raises:
         TypeError: `student` or `teacher` is not a Keras model.
@@ -70,29 +74,30 @@ class Distiller(keras.Model):
         Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531.
     """
 
-    def __init__(self, *, student: keras.Model, teacher: keras.Model, name: str = "distiller") -> None:
-        for role, model in (("student", student), ("teacher", teacher)):
-            if not isinstance(model, keras.Model):
-                raise TypeError(f"`Distiller` needs a `keras.Model` as {role}. Received: {type(model).__name__}.")
-        if student is teacher:
-            raise ValueError(
-                "`Distiller` needs two models, but student and teacher are the same object. "
-                "Copy one with `keras.models.clone_model`."
-            )
-        if {id(variable) for variable in student.weights} & {id(variable) for variable in teacher.weights}:
-            raise ValueError(
-                "`Distiller` needs two models without common weights, or training would change the teacher. Received: "
-                "layers that both use. Copy the teacher with `keras.models.clone_model` and `set_weights`."
-            )
+    def __init__(
+        self,
+        *,
+        student: keras.Model,
+        teacher: keras.Model | None,
+        teacher_inputs: Callable[[Any], Any] | None = None,
+        name: str = "distiller",
+    ) -> None:
+        _check_models(student, teacher, teacher_inputs)
         # The inputs of this model carry the teacher's signals beside the student's inputs: nothing here may cast them.
         super().__init__(name=name, dtype="float32", autocast=False)
         self.student = student
         self.teacher = teacher
+        self.teacher_inputs = teacher_inputs
+        self.output_names = getattr(student, "output_names", None)  # what Keras calls outputs in losses and metrics
         self._terms = Terms()
         self._inputs_spec: Any = None
         self._task_loss: Any = None
-        self._read_student = Extractor(student)
-        self._read_teacher = Extractor(teacher)
+        self._task = Task()
+        self._skip_limit: int | None = None
+        self._freeze: bool | Literal["auto"] = "auto"
+        self._compiled_fixed: dict[str, bool] = {}  # whether a step was compiled while the teacher was fixed
+        self._read_student = Extractor(student, several_outputs=True)
+        self._read_teacher = TeacherSignals(teacher, (), teacher_inputs)
         if student.built and input_specs(student) is not None:
             self._connect(input_specs(student))
 
@@ -103,8 +108,12 @@ class Distiller(keras.Model):
 
     @property
     def task_weight(self) -> float:
-        """Factor on the task loss."""
-        return float(self._terms.task_weight)
+        """Factor on the task loss; setting it takes effect on the next step."""
+        return self._terms.task_weight
+
+    @task_weight.setter
+    def task_weight(self, value: float) -> None:
+        self._terms.task_weight = value
 
     # --- compiling ---------------------------------------------------------------------------------------------------
 
@@ -120,6 +129,8 @@ class Distiller(keras.Model):
         distillation_loss_fn: keras.losses.Loss | None = None,
         alpha: float | None = None,
         temperature: float | None = None,
+        max_skipped_steps: int | None = 10,
+        freeze_teacher: bool | Literal["auto"] = "auto",
         **kwargs: Any,
     ) -> Distiller:
         """Choose optimizer, losses and metrics, and return the distiller itself.
@@ -129,7 +140,8 @@ class Distiller(keras.Model):
 
         Args:
             optimizer: Optimizer name or instance.
-            loss: The student's task loss on the labels, or `None` to learn from the teacher alone.
+            loss: The student's task loss on the labels, or `None` to learn from the teacher alone. As in Keras a list
+                or a dict where the student has several outputs.
             metrics: Metrics of the student's predictions.
             distillation_loss: One `DistillationLoss`, or several. Default `SoftTargets()`.
             task_weight: Factor on the task loss, at least 0. Default 1.
@@ -137,6 +149,13 @@ class Distiller(keras.Model):
             distillation_loss_fn: Tutorial spelling: a Keras loss between softened probabilities.
             alpha: Tutorial spelling: weight of the task loss, in [0, 1]. Default 0.1 there.
             temperature: Tutorial spelling: temperature of `distillation_loss_fn`. Default 3 there.
+            max_skipped_steps: A step whose loss or gradient is not finite is undone; after so many in a row `fit` stops
+                with a `FloatingPointError`. `None` leaves every step as it is, unchecked. Default 10. On several
+                replicas such a step is counted, not undone.
+            freeze_teacher: Whether `fit` and `evaluate` compile the teacher's weights into their steps as constants, so
+                that TensorFlow folds its BatchNorm into its convolutions. Outputs are compared first. `"auto"`, the
+                default, does it on TensorFlow, on one device, for teachers of up to 32 MiB: compiling takes about 16
+                times their size in memory. `True` insists, up to 1 GiB.
             **kwargs: Further arguments of `keras.Model.compile`.
 
         Returns:
@@ -155,19 +174,26 @@ class Distiller(keras.Model):
                     "`student_loss_fn`, `distillation_loss_fn`, `alpha`, `temperature`. Received both: keep one."
                 )
             loss, distillation_loss, task_weight = from_tutorial(*tutorial)
-        task_weight = 1.0 if task_weight is None else task_weight
-        check_task_weight(task_weight)
+        task_weight = checked_number("Distiller", "task_weight", 1.0 if task_weight is None else task_weight, minimum=0)
+        if max_skipped_steps is not None:
+            checked_number("Distiller", "max_skipped_steps", max_skipped_steps, minimum=1)
+        if freeze_teacher not in (True, False, "auto"):
+            raise ValueError(f"`freeze_teacher` must be True, False or 'auto'. Received: {freeze_teacher!r}.")
         losses = as_losses(distillation_loss)
+        student = [path for term in losses for path in term.student_layers]
+        teacher = [path for term in losses for path in term.teacher_layers]
         readers = (
-            Extractor(self.student, [path for term in losses for path in term.student_layers]),
-            Extractor(self.teacher, [path for term in losses for path in term.teacher_layers]),
+            Extractor(self.student, student, several_outputs=True),
+            TeacherSignals(self.teacher, teacher, self.teacher_inputs),
         )
         if self._inputs_spec is not None:
-            self._join(self._inputs_spec, readers, losses, loss)
+            self._task = self._join(self._inputs_spec, readers, losses, loss)
         # Nothing above has changed this model: a refused `compile` leaves it as it was.
         self._read_student, self._read_teacher = readers
         self._terms.replace(losses, task_weight, has_task=loss is not None)
         self._task_loss = loss
+        self._skip_limit = max_skipped_steps
+        self._freeze = freeze_teacher
         if kwargs.get("auto_scale_loss", True):
             optimizer = with_loss_scale(keras.optimizers.get(optimizer), self.student)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
@@ -178,25 +204,31 @@ class Distiller(keras.Model):
         if self._inputs_spec is None:
             self._connect(specs_of_shapes(input_shape))
 
-    def _connect(self, inputs: Any) -> None:
-        """Compare the two models before any step is run."""
-        check_same_inputs(inputs, self.teacher, student_name=self.student.name)
-        self._join(inputs, (self._read_student, self._read_teacher), self.distillation_losses, self._task_loss)
-        self._inputs_spec = inputs
-        self.built = True
+    def _connect(self, x: Any) -> None:
+        """Compare the two models before any step is run; without a teacher, when there are cached answers to see."""
+        readers = (self._read_student, self._read_teacher)
+        task = self._join(x, readers, self.distillation_losses, self._task_loss)
+        if task is not None:
+            self._task = task
+            self._inputs_spec = x
+            self.built = True
 
     def _join(
-        self, inputs: Any, readers: tuple[Extractor, Extractor], losses: Sequence[DistillationLoss], task_loss: Any
-    ) -> None:
-        """Check every loss against both models, and connect it to them."""
-        student, teacher = (reader.spec(inputs) for reader in readers)
+        self, x: Any, readers: tuple[Extractor, TeacherSignals], losses: Sequence[DistillationLoss], task_loss: Any
+    ) -> Task | None:
+        """Check every loss against both models, and connect it to them; `None` where the teacher is not known yet."""
+        inputs = student_inputs(x)
+        student, teacher = readers[0].spec(inputs), readers[1].spec(x)
         check_task_loss(task_loss, student)
-        if losses:
-            with tf.init_scope():  # Keras may ask while it traces, but a probe must run
-                for reader in readers:
-                    reader.refuse_hidden_probabilities(inputs)
+        if teacher is None:
+            return None
+        if any(loss.compares_outputs for loss in losses):
+            with _backend.outside_of_graphs():  # Keras may ask while it traces, but a probe must run
+                readers[0].refuse_hidden_probabilities(inputs)
+                readers[1].refuse_hidden_probabilities()
         for loss in losses:
             loss.join(self, student, teacher)
+        return task_of(task_loss, student)
 
     def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
         """Save student, teacher, losses and optimizer, to go on training later; the student alone saves itself.
@@ -214,21 +246,23 @@ class Distiller(keras.Model):
 
     def get_build_config(self) -> dict[str, Any] | None:
         """Return the inputs that only data have shown, for `save`."""
-        if self._inputs_spec is None or input_specs(self.student) is not None:
+        if self._inputs_spec is None or (self.teacher is not None and input_specs(self.student) is not None):
             return None
         plain = keras.tree.map_structure(lambda spec: keras.KerasTensor(spec.shape, spec.dtype), self._inputs_spec)
-        return {"inputs": keras.saving.serialize_keras_object(plain)}
+        return {"kind": type(plain).__name__, "inputs": keras.saving.serialize_keras_object(unnamed(plain))}
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Connect the two models as before `save`."""
-        self._connect(keras.saving.deserialize_keras_object(config["inputs"]))
+        self._connect(named(config["kind"], keras.saving.deserialize_keras_object(config["inputs"])))
 
     def get_compile_config(self) -> dict[str, Any]:
         """Return what `compile` was given, for `save`."""
         if not self.compiled:
             return {}
         losses = [keras.saving.serialize_keras_object(loss) for loss in self.distillation_losses]
-        return {**super().get_compile_config(), "distillation_loss": losses, "task_weight": self.task_weight}
+        own = {"distillation_loss": losses, "task_weight": self.task_weight, "max_skipped_steps": self._skip_limit}
+        own["freeze_teacher"] = self._freeze
+        return {**super().get_compile_config(), **own}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as before `save`, with the optimizer's state ready to be loaded."""
@@ -238,64 +272,24 @@ class Distiller(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        models = {"student": self.student, "teacher": self.teacher}
-        return {"name": self.name} | {k: keras.saving.serialize_keras_object(v) for k, v in models.items()}
+        parts = {"student": self.student, "teacher": self.teacher, "teacher_inputs": self.teacher_inputs}
+        return {"name": self.name} | {k: keras.saving.serialize_keras_object(v) for k, v in parts.items()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Distiller:
         """Rebuild the distiller from `get_config`."""
-        models = {k: keras.saving.deserialize_keras_object(config[k]) for k in ("student", "teacher")}
-        return cls(**{**config, **models})
+        parts = {k: keras.saving.deserialize_keras_object(config[k]) for k in ("student", "teacher", "teacher_inputs")}
+        return cls(**{**config, **parts})
 
-    # --- the teacher stays as it is ----------------------------------------------------------------------------------
-
-    @property
-    def trainable(self) -> bool:
-        """Whether `fit` changes the student; setting it leaves the teacher's own flags alone."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
-        for layer in (self.student, self._terms):
-            layer.trainable = value
-
-    @property
-    def trainable_variables(self) -> list[keras.Variable]:
-        """Trainable variables of the student and of the losses; never the teacher's."""
-        theirs = {id(variable) for variable in self.teacher.variables}
-        return [variable for variable in super().trainable_variables if id(variable) not in theirs]
-
-    @property
-    def non_trainable_variables(self) -> list[keras.Variable]:
-        """Every other variable, the teacher's among them."""
-        ours = {id(variable) for variable in self.trainable_variables}
-        return [variable for variable in self.variables if id(variable) not in ours]
-
-    @property
-    def trainable_weights(self) -> list[keras.Variable]:
-        """As `trainable_variables`."""
-        return self.trainable_variables
-
-    @property
-    def non_trainable_weights(self) -> list[keras.Variable]:
-        """As `non_trainable_variables`, without the state of metrics and random generators."""
-        ours = {id(variable) for variable in self.trainable_variables}
-        return [variable for variable in self.weights if id(variable) not in ours]
-
-    @property
-    def losses(self) -> list[Any]:
-        """The student's own regularisation, and that of the distillation losses."""
-        return [*self.student.losses, *self._terms.losses]
-
-    # --- the step ----------------------------------------------------------------------------------------------------
+    # --- training ----------------------------------------------------------------------------------------------------
 
     def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Train the student, as `keras.Model.fit`.
 
         Args:
-            x: Inputs, or a dataset of inputs and labels.
-            y: Labels, for array inputs.
+            x: Inputs (plain, `kdkeras.Paired` or `kdkeras.Cached`), or a dataset, `PyDataset` or generator of inputs,
+                labels and weights.
+            y: Labels, for array inputs; −1 where a sample has none, `None` where none has and `task_weight` is 0.
             *args: Further arguments of `keras.Model.fit`.
             **kwargs: Further arguments of `keras.Model.fit`.
 
@@ -303,17 +297,28 @@ class Distiller(keras.Model):
             The history: `loss`, `task_loss`, one entry per distillation loss, and the metrics.
 
         Raises:
-            ValueError: Arrays are empty, not finite, of the wrong shape, or raw uint8 images.
+            ValueError: Arrays are empty, not finite, of the wrong shape, or raw uint8 images; labels are out of range.
+            FloatingPointError: Too many steps in a row were skipped, see `compile`.
+            RuntimeError: Something else changed the teacher meanwhile.
         """
         self._check_data(x, y)
-        return super().fit(x, y, *args, **kwargs)
+        arguments = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs).arguments
+        watch = Watch(self._terms.health[0], self.teacher, self._skip_limit)
+        callbacks = arguments.get("callbacks") or []
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks.append(watch)
+        else:
+            arguments["callbacks"] = [*(callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]), watch]
+        del arguments["self"]
+        with self._fixed_teacher():
+            return super().fit(**arguments)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Measure losses and metrics, as `keras.Model.evaluate`.
 
         Args:
-            x: Inputs, or a dataset of inputs and labels.
-            y: Labels, for array inputs.
+            x: As for `fit`.
+            y: As for `fit`.
             *args: Further arguments of `keras.Model.evaluate`.
             **kwargs: Further arguments of `keras.Model.evaluate`.
 
@@ -324,76 +329,28 @@ class Distiller(keras.Model):
             ValueError: As for `fit`.
         """
         self._check_data(x, y)
-        return super().evaluate(x, y, *args, **kwargs)
+        with self._fixed_teacher():
+            return super().evaluate(x, y, *args, **kwargs)
 
     def _check_data(self, x: Any, y: Any) -> None:
-        if x is None or not is_array_like(x):
-            return
-        check_arrays(self.student, x)
-        if y is not None and is_array_like(y):
-            for labels in keras.tree.flatten(y):
-                check_finite(np.asarray(labels), "y")
+        self._assert_compile_called("fit")
+        needs = {"needs_labels": self._terms.needs_labels, "same_inputs": self.teacher_inputs is None}
+        check_data(x, y, self.student, self.teacher, self._task, **needs)
 
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """Attach the teacher's signals to the inputs; the rest is Keras' own step."""
-        return super().train_step(self._with_teacher(data))
 
-    def test_step(self, data: Any) -> dict[str, Any]:
-        """Attach the teacher's signals to the inputs; the rest is Keras' own step."""
-        return super().test_step(self._with_teacher(data))
-
-    def _with_teacher(self, data: Any) -> tuple[Any, ...]:
-        """Return `data` with a `Batch` in place of x: here, outside the tape, the teacher gets no gradient."""
-        inputs, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if self._inputs_spec is None:
-            self._connect(specs_of_tensors(inputs))
-        signals = self._read_teacher(inputs, training=False)
-        return Batch(inputs, keras.tree.map_structure(keras.ops.stop_gradient, signals)), labels, sample_weight
-
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        """Return the student's predictions; inside a step, all its signals.
-
-        Args:
-            inputs: The student's inputs, or the `Batch` that a step makes of them.
-            training: Whether the student runs in training mode.
-
-        Returns:
-            The predictions, or `Signals` for a `Batch`.
-        """
-        if isinstance(inputs, Batch):
-            return self._read_student(inputs.inputs, training=training)
-        return self.student(inputs, training=training)
-
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
-        """Return the total loss, a scalar.
-
-        Args:
-            x: A `Batch` inside a step; plain inputs while Keras builds its metrics.
-            y: Labels.
-            y_pred: The student's `Signals`, or plain predictions with plain inputs.
-            sample_weight: Weight of each sample, shape `(batch,)`, on the task loss and on every distillation loss.
-            training: Whether the student runs in training mode.
-
-        Returns:
-            `task_weight · task + Σ weightᵢ · lossᵢ + regularisation`.
-        """
-        if not isinstance(x, Batch):
-            return super().compute_loss(x, y, y_pred, sample_weight, training)
-        if self._compile_loss is not None and y is None:
-            raise ValueError("The task loss needs labels. Pass y, or compile with loss=None to use the teacher alone.")
-        size = keras.ops.shape(keras.tree.flatten(x.inputs)[0])[0]
-        total = keras.ops.zeros(())
-        # Keras has no public way to ask for the task loss alone, and `task_weight` must not touch the regularisation.
-        if self._compile_loss is not None:
-            task = self._compile_loss(y, y_pred.predictions, sample_weight)
-            total = self._terms.weigh_task(task, size)
-        for penalty in self.losses:
-            total = total + self._aggregate_additional_loss(penalty)
-        return total + self._terms.weigh(y_pred, x.teacher, y, sample_weight, size)
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """Update the compiled metrics with the student's predictions."""
-        predictions = y_pred.predictions if isinstance(y_pred, Signals) else y_pred
-        return super().compute_metrics(x, y, predictions, sample_weight)
+def _check_models(student: Any, teacher: Any, teacher_inputs: Any) -> None:
+    for role, model in (("student", student), ("teacher", teacher)):
+        if not isinstance(model, keras.Model) and not (role == "teacher" and model is None):
+            raise TypeError(f"`Distiller` needs a `keras.Model` as {role}. Received: {type(model).__name__}.")
+    if teacher_inputs is not None and not callable(teacher_inputs):
+        raise TypeError(f"`teacher_inputs` must be a function of x. Received: {teacher_inputs!r}.")
+    if student is teacher:
+        raise ValueError(
+            "`Distiller` needs two models, but student and teacher are the same object. "
+            "Copy one with `keras.models.clone_model`."
+        )
+    if teacher is not None and {id(v) for v in student.weights} & {id(v) for v in teacher.weights}:
+        raise ValueError(
+            "`Distiller` needs two models without common weights, or training would change the teacher. Received: "
+            "layers that both use. Copy the teacher with `keras.models.clone_model` and `set_weights`."
+        )

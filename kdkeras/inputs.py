@@ -116,7 +116,8 @@ def check_same_inputs(student: Any, teacher: keras.Model, *, student_name: str) 
     if not agree:
         raise ValueError(
             f"Student and teacher need the same inputs. Received: student '{student_name}' {ours}, teacher "
-            f"'{teacher.name}' {theirs}. Put a resizing or reshaping layer at the start of one of them."
+            f"'{teacher.name}' {theirs}. Pass `teacher_inputs=` (a function of x), give `kdkeras.Paired` data, or put a "
+            "resizing layer at the start of one of them."
         )
 
 

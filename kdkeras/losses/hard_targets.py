@@ -29,9 +29,13 @@ def hard_targets(student: Any, teacher: Any) -> Any:
         >>> round(float(hard_targets(z, np.array([[1.0, 5.0]]))[0]), 4)
         0.6931
     """
+    return mean_per_sample(_crossentropy(student, teacher))
+
+
+def _crossentropy(student: Any, teacher: Any) -> Any:
     top = ops.argmax(teacher, axis=-1)
     log_probability = ops.take_along_axis(log_soften(student), ops.expand_dims(top, -1), axis=-1)
-    return -mean_per_sample(ops.squeeze(log_probability, axis=-1))
+    return -ops.squeeze(log_probability, axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="kdkeras")
@@ -42,6 +46,7 @@ class HardTargets(DistillationLoss):
 
     Args:
         weight: Factor on this term in the total loss. Default 0.5, as in DeiT: half task, half teacher.
+        output: Name of the output that is compared, where the models have several; a pair where the names differ.
         name: Name in logs and progress bar. Default `"hard_targets"`.
 
     Raises:
@@ -57,8 +62,10 @@ class HardTargets(DistillationLoss):
         arXiv:2012.12877, equation 3.
     """
 
-    def __init__(self, weight: float = 0.5, *, name: str | None = None) -> None:
-        super().__init__(weight, name=name)
+    def __init__(
+        self, weight: float = 0.5, *, output: str | tuple[str, str] | None = None, name: str | None = None
+    ) -> None:
+        super().__init__(weight, output=output, name=name)
 
     def connect(self, student: SignalSpec, teacher: SignalSpec) -> None:
         """Check that both models give one score per class."""
@@ -66,5 +73,5 @@ class HardTargets(DistillationLoss):
         check_exclusive_classes(self, teacher, student)
 
     def call(self, student: Signals, teacher: Signals, labels: Any = None) -> Any:
-        """Return the loss of each sample, shape `(batch,)`."""
-        return hard_targets(student.logits, teacher.logits)
+        """Return the loss of each sample, shape `(batch,)`, or of each position where outputs are dense."""
+        return _crossentropy(student.logits, teacher.logits)

@@ -60,6 +60,8 @@ class Hints(DistillationLoss):
         Romero et al.: FitNets: Hints for Thin Deep Nets, 2015, arXiv:1412.6550.
     """
 
+    compares_outputs = False
+
     def __init__(self, student_layer: str, teacher_layer: str, weight: float = 1.0, *, name: str | None = None) -> None:
         super().__init__(weight, name=name)
         self.student_layer = student_layer
@@ -83,18 +85,19 @@ class Hints(DistillationLoss):
             self.projector.build(ours)
 
     def call(self, student: Signals, teacher: Signals, labels: Any = None) -> Any:
-        """Return the loss of each sample, shape `(batch,)`."""
+        """Return the mean over channels at each position, shape `(batch, ...)`."""
         ours, theirs = student.features[self.student_layer], teacher.features[self.teacher_layer]
         if self._pool:
             ours = ops.average_pool(ours, self._pool, data_format="channels_last")  # (b, h, w, c) as the teacher's
         if self.projector is not None:
             ours = self.projector(ours)
-        return hints(ours, theirs)
+        return ops.mean(ops.square(ours - theirs), axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
-        layers = {"student_layer": self.student_layer, "teacher_layer": self.teacher_layer}
-        return {**super().get_config(), **layers}
+        config = {**super().get_config(), "student_layer": self.student_layer, "teacher_layer": self.teacher_layer}
+        del config["output"]  # a loss on inner layers has no use for it
+        return config
 
 
 def _pooling(ours: tuple[int | None, ...], theirs: tuple[int | None, ...], received: str) -> tuple[int, ...]:

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from kdkeras.losses.base import DistillationLoss
+from kdkeras._backend import number
+from kdkeras.losses.base import DistillationLoss, checked_number
 from kdkeras.ops import binary_kl_divergence, kl_divergence, log_soften, mean_per_sample
 from kdkeras.signals import Signals, SignalSpec
 
@@ -32,8 +33,11 @@ def soft_targets(student: Any, teacher: Any, *, temperature: Any = 4.0) -> Any:
         >>> np.asarray(soft_targets(z, z + 5)).round(6).tolist()
         [0.0]
     """
-    divergence = kl_divergence(log_soften(teacher, temperature), log_soften(student, temperature))
-    return temperature**2 * mean_per_sample(divergence)
+    return mean_per_sample(_divergence(student, teacher, temperature))
+
+
+def _divergence(student: Any, teacher: Any, temperature: Any) -> Any:
+    return temperature**2 * kl_divergence(log_soften(teacher, temperature), log_soften(student, temperature))
 
 
 def binary_soft_targets(student: Any, teacher: Any, *, temperature: Any = 4.0) -> Any:
@@ -54,8 +58,12 @@ def binary_soft_targets(student: Any, teacher: Any, *, temperature: Any = 4.0) -
         >>> np.asarray(binary_soft_targets(z, z)).tolist()
         [0.0, 0.0]
     """
+    return mean_per_sample(_binary_divergence(student, teacher, temperature))
+
+
+def _binary_divergence(student: Any, teacher: Any, temperature: Any) -> Any:
     divergence = binary_kl_divergence(teacher / temperature, student / temperature)
-    return temperature**2 * mean_per_sample(ops.sum(divergence, axis=-1))
+    return temperature**2 * ops.sum(divergence, axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="kdkeras")
@@ -70,6 +78,7 @@ class SoftTargets(DistillationLoss):
     Args:
         temperature: Temperature T > 0. Default 4, with weight 0.9 the setting of RepDistiller and mdistiller.
         weight: Factor on this term in the total loss. Default 0.9.
+        output: Name of the output that is compared, where the models have several; a pair where the names differ.
         name: Name in logs and progress bar. Default `"soft_targets"`.
 
     Raises:
@@ -85,15 +94,26 @@ class SoftTargets(DistillationLoss):
         Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531.
     """
 
-    def __init__(self, temperature: float = 4.0, weight: float = 0.9, *, name: str | None = None) -> None:
-        super().__init__(weight, name=name)
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        weight: float = 0.9,
+        *,
+        output: str | tuple[str, str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(weight, output=output, name=name)
         self._temperature = self._setting("temperature", temperature, minimum=0.0, exclusive=True)
         self._binary = False
 
     @property
     def temperature(self) -> float:
-        """Temperature T."""
-        return float(self._temperature)
+        """Temperature T; setting it takes effect on the next step."""
+        return number(self._temperature)
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._temperature.assign(checked_number(type(self).__name__, "temperature", value, minimum=0.0, exclusive=True))
 
     def connect(self, student: SignalSpec, teacher: SignalSpec) -> None:
         """Check the class counts and choose between softmax and sigmoid outputs."""
@@ -108,13 +128,14 @@ class SoftTargets(DistillationLoss):
         if not self._binary and teacher.logits[-1] == 1:
             raise ValueError(
                 f"`SoftTargets` needs at least two classes, because the softmax of one logit is always 1. Received: "
-                f"teacher '{teacher.model}' {teacher.logits}. End the model in `activation='sigmoid'` if it is binary."
+                f"teacher '{teacher.model}' {teacher.logits}. End the model in `activation='sigmoid'` if it is binary; "
+                "take `LogitMatching` if it is a regression."
             )
 
     def call(self, student: Signals, teacher: Signals, labels: Any = None) -> Any:
-        """Return the loss of each sample, shape `(batch,)`."""
-        function = binary_soft_targets if self._binary else soft_targets
-        return function(student.logits, teacher.logits, temperature=ops.convert_to_tensor(self._temperature))
+        """Return the loss of each sample, shape `(batch,)`, or of each position where outputs are dense."""
+        divergence = _binary_divergence if self._binary else _divergence
+        return divergence(student.logits, teacher.logits, ops.convert_to_tensor(self._temperature))
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

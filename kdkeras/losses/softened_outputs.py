@@ -7,8 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from kdkeras.losses.base import DistillationLoss, check_exclusive_classes
-from kdkeras.ops import log_soften, mean_per_sample
+from kdkeras._backend import number
+from kdkeras.losses.base import DistillationLoss, check_exclusive_classes, checked_number
+from kdkeras.ops import log_soften
 from kdkeras.signals import Signals, SignalSpec
 
 
@@ -23,6 +24,7 @@ class SoftenedOutputs(DistillationLoss):
         loss_fn: A `keras.losses.Loss` on probabilities.
         temperature: Temperature T > 0. Default 3, as in the tutorial.
         weight: Factor on this term in the total loss. Default 1.
+        output: Name of the output that is compared, where the models have several; a pair where the names differ.
         name: Name in logs and progress bar. Default `"softened_outputs"`.
 
     Raises:
@@ -40,9 +42,15 @@ class SoftenedOutputs(DistillationLoss):
     """
 
     def __init__(
-        self, loss_fn: keras.losses.Loss, temperature: float = 3.0, weight: float = 1.0, *, name: str | None = None
+        self,
+        loss_fn: keras.losses.Loss,
+        temperature: float = 3.0,
+        weight: float = 1.0,
+        *,
+        output: str | tuple[str, str] | None = None,
+        name: str | None = None,
     ) -> None:
-        super().__init__(weight, name=name)
+        super().__init__(weight, output=output, name=name)
         if not isinstance(loss_fn, keras.losses.Loss):
             raise TypeError(
                 f"`SoftenedOutputs` needs a `keras.losses.Loss`. Received: {loss_fn!r}. "
@@ -58,8 +66,12 @@ class SoftenedOutputs(DistillationLoss):
 
     @property
     def temperature(self) -> float:
-        """Temperature T."""
-        return float(self._temperature)
+        """Temperature T; setting it takes effect on the next step."""
+        return number(self._temperature)
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._temperature.assign(checked_number(type(self).__name__, "temperature", value, minimum=0.0, exclusive=True))
 
     def connect(self, student: SignalSpec, teacher: SignalSpec) -> None:
         """Check that both models give one score per class."""
@@ -67,11 +79,11 @@ class SoftenedOutputs(DistillationLoss):
         check_exclusive_classes(self, teacher, student)
 
     def call(self, student: Signals, teacher: Signals, labels: Any = None) -> Any:
-        """Return the loss of each sample, shape `(batch,)`."""
+        """Return the loss of each sample, shape `(batch,)`, or of each position where outputs are dense."""
         temperature = ops.convert_to_tensor(self._temperature)
         teacher_softened = ops.exp(log_soften(teacher.logits, temperature))
         student_softened = ops.exp(log_soften(student.logits, temperature))
-        return temperature**2 * mean_per_sample(self.loss_fn.call(teacher_softened, student_softened))
+        return temperature**2 * self.loss_fn.call(teacher_softened, student_softened)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

@@ -11,6 +11,7 @@ LOSSES = {
     "soft_targets_t1": (lambda: losses.SoftTargets(temperature=1, weight=1), 0.0),
     "hard_targets": (losses.HardTargets, None),
     "hints": (lambda: losses.Hints("conv", "conv"), 0.0),
+    "logit_matching": (losses.LogitMatching, 0.0),
     "softened_outputs": (lambda: losses.SoftenedOutputs(keras.losses.MeanSquaredError()), 0.0),
 }
 

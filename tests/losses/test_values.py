@@ -81,7 +81,7 @@ def test_hints_pools_larger_maps_and_projects_channels():
     student, teacher = random_logits(0, (1, 4, 4, 2)), random_logits(1, (1, 2, 2, 5))
     pooled = student.reshape(1, 2, 2, 2, 2, 2).mean((2, 4))
     kernel, bias = (np.asarray(weight) for weight in loss.projector.get_weights())
-    expected = ((pooled @ kernel + bias - teacher) ** 2).mean((1, 2, 3))
+    expected = ((pooled @ kernel + bias - teacher) ** 2).mean(-1)  # at each position
     logits = np.zeros((1, 3), "float32")
     np.testing.assert_allclose(
         loss(Signals(logits, logits, {"s": student}), Signals(logits, logits, {"t": teacher})), expected, rtol=1e-5
@@ -138,7 +138,7 @@ def test_sigmoid_heads_give_binary_divergences():
         (lambda: losses.SoftTargets(temperature=-1), ValueError, "temperature above 0. Received: -1"),
         (lambda: losses.SoftTargets(temperature=0), ValueError, "temperature above 0"),
         (lambda: losses.SoftTargets(temperature=float("nan")), ValueError, "finite temperature"),
-        (lambda: losses.SoftTargets(weight=-0.1), ValueError, "weight at least 0"),
+        (lambda: losses.SoftTargets(weight=-0.1), ValueError, "weight of at least 0"),
         (lambda: losses.SoftTargets(temperature="hot"), TypeError, "needs a number as temperature"),
         (lambda: losses.SoftenedOutputs("kld"), TypeError, "needs a `keras.losses.Loss`"),
     ],

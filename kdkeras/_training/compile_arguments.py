@@ -7,18 +7,12 @@ from typing import Any
 
 import keras
 
+from kdkeras._training.task import loss_name, losses_by_output
 from kdkeras.losses import DistillationLoss, SoftenedOutputs, SoftTargets
 from kdkeras.signals import SignalSpec
 
 _TUTORIAL_ALPHA = 0.1  # the defaults of the Keras tutorial's `compile`
 _TUTORIAL_TEMPERATURE = 3.0
-_CROSSENTROPIES = {
-    "categoricalcrossentropy",
-    "sparsecategoricalcrossentropy",
-    "categoricalfocalcrossentropy",
-    "binarycrossentropy",
-    "binaryfocalcrossentropy",
-}
 
 
 def as_losses(losses: DistillationLoss | Sequence[DistillationLoss] | None) -> list[DistillationLoss]:
@@ -94,20 +88,22 @@ def check_task_weight(value: float) -> None:
 
 
 def check_task_loss(loss: Any, spec: SignalSpec) -> None:
-    """Raise if the task loss would apply the softmax twice, or never.
+    """Raise if the task loss of an output would apply the softmax twice, or never.
 
     Args:
-        loss: A Keras loss: a name, a function, an instance, or `None`.
+        loss: A Keras loss (a name, a function, an instance), a list or dict of them by output, or `None`.
         spec: The student's `SignalSpec`.
 
     Raises:
         ValueError: A cross-entropy expects logits of a model that returns probabilities, or the reverse.
     """
-    if isinstance(loss, str):
-        name = loss
-    else:
-        name = type(loss).__name__ if isinstance(loss, keras.losses.Loss) else getattr(loss, "__name__", "")
-    if name.replace("_", "").lower() not in _CROSSENTROPIES:
+    specs = list(spec.outputs.values()) or [spec]
+    for one, output in zip(losses_by_output(loss, tuple(spec.outputs)), specs, strict=True):
+        _check_head(one, output)
+
+
+def _check_head(loss: Any, spec: SignalSpec) -> None:
+    if not loss_name(loss).endswith("crossentropy"):
         return
     from_logits = getattr(loss, "from_logits", False)
     if from_logits and spec.head in ("softmax", "sigmoid"):

@@ -1,0 +1,183 @@
+"""A step that must not happen is undone, and a teacher that must not change is watched."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kdkeras import _backend
+from kdkeras._training.terms import Health
+
+_LOG = logging.getLogger("kdkeras")
+
+
+def copies(variables: list[keras.Variable]) -> list[Any]:
+    """Return the values of variables, inside or outside of a graph, safe from later assignments."""
+    if _backend.name() == "torch":
+        return [ops.copy(variable.value) for variable in variables]
+    return [ops.convert_to_tensor(variable) for variable in variables]  # TensorFlow copies when it writes
+
+
+def undo_unless_sound(
+    health: Health, trained: list[keras.Variable], variables: list[keras.Variable], before: list[Any]
+) -> None:
+    """Put variables back where the step that just ran was not finite, and count it (TensorFlow and PyTorch).
+
+    Args:
+        health: What the step noted of its terms.
+        trained: Variables whose new values must be finite.
+        variables: Variables that are put back.
+        before: Their values before the step.
+    """
+    flags, counts, sound = _judged(ops.convert_to_tensor(health.flags), [ops.convert_to_tensor(v) for v in trained])
+    health.flags.assign(flags)
+    health.in_a_row.assign((ops.convert_to_tensor(health.in_a_row) + counts) * counts)
+    health.total.assign_add(counts)
+
+    def undo() -> Any:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        return ops.zeros(())
+
+    if _backend.name() == "torch":
+        if not bool(sound):
+            undo()
+        return
+    ops.cond(sound, lambda: ops.zeros(()), undo)
+
+
+def count_only(health: Health) -> None:
+    """Count a step that was not finite, where replicas cannot put their variables back one by one."""
+    _, counts, _ = _judged(ops.convert_to_tensor(health.flags), [])
+    health.in_a_row.assign((ops.convert_to_tensor(health.in_a_row) + counts) * counts)
+    health.total.assign_add(counts)
+
+
+def sound_state(
+    health: Health, variables: list[keras.Variable], trained: list[Any], new: list[Any], old: list[Any]
+) -> tuple[Any, list[Any]]:
+    """Return whether a step was sound, and its state: the new one, or else the old one (JAX).
+
+    Args:
+        health: Where the step noted its terms.
+        variables: The variables behind the non-trainable part of the state.
+        trained: New values that must be finite.
+        new: Non-trainable values after the step, in the order of `variables`.
+        old: The same before it.
+
+    Returns:
+        A boolean tensor, and the non-trainable values to go on with.
+    """
+    place = {id(variable): i for i, variable in enumerate(variables)}
+    flags, in_a_row, total = (place[id(variable)] for variable in (health.flags, health.in_a_row, health.total))
+    new_flags, counts, sound = _judged(new[flags], trained)
+    kept = [ops.where(sound, ours, theirs) for ours, theirs in zip(new, old, strict=True)]
+    kept[flags] = new_flags
+    kept[place[id(health.impossible)]] = new[place[id(health.impossible)]]
+    kept[in_a_row] = (old[in_a_row] + counts) * counts
+    kept[total] = old[total] + counts
+    return sound, kept
+
+
+def _judged(flags: Any, trained: list[Any]) -> tuple[Any, Any, Any]:
+    """Return the flags with that of the gradient, 1 for a step to leave out, and whether it may stay."""
+    terms = ops.all(ops.equal(flags, 0))
+    sums = [ops.sum(ops.cast(values, "float32")) for values in trained]
+    finite = ops.isfinite(sum(sums)) if sums else ops.convert_to_tensor(True)
+    sound = ops.logical_and(terms, finite)
+    gradient = ops.cast(ops.logical_and(terms, ops.logical_not(finite)), "int32")
+    flags = ops.concatenate([flags[:-1], ops.reshape(gradient, (1,))])
+    return flags, ops.cast(ops.logical_not(sound), "int32"), sound
+
+
+def fingerprint(model: keras.Model | None) -> int:
+    """Return a checksum of a model's weights.
+
+    Args:
+        model: A Keras model, or `None`.
+
+    Returns:
+        A CRC-32.
+
+    Example:
+        >>> from kdkeras._training.guard import fingerprint
+        >>> from kdkeras.testing import tiny_cnn
+        >>> model = tiny_cnn()
+        >>> fingerprint(model) == fingerprint(model)
+        True
+    """
+    checksum = 0
+    for variable in model.weights if model is not None else ():
+        checksum = zlib.crc32(np.ascontiguousarray(ops.convert_to_numpy(variable)).view(np.uint8).ravel(), checksum)
+    return checksum
+
+
+class Watch(keras.callbacks.Callback):
+    """Stops training after too many steps in a row that were not finite, and tells when the teacher was changed.
+
+    Args:
+        health: What the steps note.
+        teacher: The teacher, or `None`.
+        limit: Number of skipped steps in a row that stops training; `None` for no limit.
+    """
+
+    def __init__(self, health: Health, teacher: keras.Model | None, limit: int | None) -> None:
+        super().__init__()
+        self._health = health
+        self._teacher = teacher
+        self._limit = limit
+        self._fingerprint: int | None = None
+        self._batches = self._told = 0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Set the counters to 0, and look at the teacher."""
+        for counter in (self._health.in_a_row, self._health.total, self._health.impossible):
+            counter.assign(ops.zeros((), "int32"))
+        if self._teacher is None or self._teacher.built:
+            self._fingerprint = fingerprint(self._teacher)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the counters now and then: a skipped step does no harm meanwhile."""
+        self._batches += 1
+        if self._fingerprint is None:  # a teacher that the first step has built
+            self._fingerprint = fingerprint(self._teacher)
+        if self._limit is not None and self._batches % self._limit == 0:
+            if _backend.name() == "jax":
+                self.model.jax_state_sync()
+            self._check()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Look at the counters, and say how many steps were skipped."""
+        self._check()
+        total = int(_backend.number(self._health.total))
+        if total > self._told:
+            _LOG.warning(
+                "%d steps of epoch %d were skipped, because %s.", total - self._told, epoch + 1, self._health.reason()
+            )
+            self._told = total
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Compare the teacher with what it was."""
+        if fingerprint(self._teacher) != self._fingerprint:
+            raise RuntimeError(
+                f"Teacher '{self._teacher.name}' was changed while the student was trained. Something else than the "
+                "distiller assigns its weights: look for callbacks and layers that both models share."
+            )
+
+    def _check(self) -> None:
+        if impossible := int(_backend.number(self._health.impossible)):
+            raise ValueError(
+                f"Labels must lie in the range of the student's outputs, or be -1 for 'not labelled'. Received: "
+                f"{impossible} labels out of range. No step was taken with them; number the classes from 0."
+            )
+        skipped = int(_backend.number(self._health.in_a_row))
+        if self._limit is not None and skipped >= self._limit:
+            raise FloatingPointError(
+                f"{skipped} steps in a row were skipped, because {self._health.reason()}; the weights are those of the "
+                "last sound step. Look at the inputs, lower the learning rate, or clip the gradient (`clipnorm=1`)."
+            )

@@ -1,0 +1,222 @@
+"""One step of distillation, on every backend: ask the teacher, let Keras train the student, undo what is not finite."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import keras
+from keras import ops
+
+from kdkeras import _backend
+from kdkeras._training.data import first_batch
+from kdkeras._training.guard import copies, count_only, sound_state, undo_unless_sound
+from kdkeras._training.task import Task
+from kdkeras._training.teacher_apart import TeacherApart
+from kdkeras._training.teacher_signals import TeacherSignals, student_inputs
+from kdkeras._training.terms import Terms
+from kdkeras.inputs import specs_of_tensors
+from kdkeras.signals import Batch, Extractor, Signals
+
+
+class Steps(TeacherApart):
+    """The steps of a model that learns from a teacher; `kdkeras.Distiller` sets up what they need.
+
+    Attributes:
+        student: The model to train.
+        teacher: The model to learn from, or `None`.
+    """
+
+    student: keras.Model
+    _terms: Terms
+    _task: Task
+    _read_student: Extractor
+    _read_teacher: TeacherSignals
+    _inputs_spec: Any
+    _skip_limit: int | None
+
+    _freeze: bool | Literal["auto"]
+    _compiled_fixed: dict[str, bool]
+    _teacher_is_fixed = False
+
+    def _connect(self, x: Any) -> None:
+        """Compare the two models before any step is run."""
+        raise NotImplementedError("A subclass says how student and teacher are connected.")
+
+    def _trained_layers(self) -> list[keras.layers.Layer]:
+        return [self.student, self._terms]
+
+    def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Connect the models before Keras builds losses and metrics, when only data show the student's inputs."""
+        if self._inputs_spec is None:
+            data_batch = first_batch(iterator) if data_batch is None else data_batch
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(data_batch)
+            self._connect(specs_of_tensors(x))
+        super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def _build_for(self, data: Any) -> None:
+        """Build what this step needs: on TensorFlow nothing was, when the step is traced."""
+        parts = (self._compile_loss, self._compile_metrics, self.optimizer)
+        if self._inputs_spec is None or not all(part is None or part.built for part in parts):
+            with _backend.outside_of_graphs():
+                self._symbolic_build(data_batch=data)
+
+    def train_step(self, *args: Any) -> Any:
+        """Attach the teacher's signals to the inputs; the rest is Keras' own step, undone if it is not finite."""
+        if _backend.name() == "jax":
+            return self._stateless_train_step(*args)
+        (data,) = args
+        self._build_for(data)
+        batch = self._with_teacher(data)
+        health = self._terms.health[0]
+        if self._skip_limit is None:
+            return super().train_step(batch)
+        if _backend.replicas() > 1:
+            logs = super().train_step(batch)
+            count_only(health)
+            return logs
+        counters = {id(variable) for variable in health.variables}
+        variables = [*self.own_variables, *self.optimizer.variables, *self.metrics_variables]
+        variables = [variable for variable in variables if id(variable) not in counters]
+        before = copies(variables)
+        super().train_step(batch)
+        undo_unless_sound(health, self._watched(), variables, before)
+        return self.get_metrics_result()
+
+    def _watched(self) -> list[keras.Variable]:
+        """Return the variables whose new values must be finite: weights, and BatchNorm's statistics."""
+        return [v for v in self.own_variables if keras.backend.is_float_dtype(v.dtype)]
+
+    def _stateless_train_step(self, state: tuple[Any, ...], data: Any) -> tuple[dict[str, Any], tuple[Any, ...]]:
+        """Run a step on JAX, where the state comes in and goes out."""
+        batch, others = self._attach_stateless(state[0], state[1], data)
+        state = (state[0], others, *state[2:])
+        logs, new = super().train_step(state, batch)
+        if self._skip_limit is None:
+            return logs, new
+        variables = self.non_trainable_variables
+        watched = {id(variable) for variable in self._watched()}
+        trained = [*new[0], *(value for v, value in zip(variables, new[1], strict=True) if id(v) in watched)]
+        sound, others = sound_state(self._terms.health[0], variables, trained, new[1], state[1])
+        kept = [[ops.where(sound, a, b) for a, b in zip(*pair, strict=True)] for pair in zip(new, state, strict=True)]
+        new = (kept[0], others, kept[2], kept[3])
+        with keras.StatelessScope(state_mapping=list(zip(self.metrics_variables, new[3], strict=True))):
+            logs = self.get_metrics_result()
+        return logs, new
+
+    def test_step(self, *args: Any) -> Any:
+        """Attach the teacher's signals to the inputs; the rest is Keras' own step."""
+        if _backend.name() == "jax":
+            state, data = args
+            batch, others = self._attach_stateless(state[0], state[1], data)
+            return super().test_step((state[0], others, *state[2:]), batch)
+        (data,) = args
+        self._build_for(data)
+        return super().test_step(self._with_teacher(data))
+
+    def _attach_stateless(self, trainable: Any, others: Any, data: Any) -> tuple[Any, list[Any]]:
+        """Return `data` with the teacher's signals, and what the teacher's own state became."""
+        variables = [*self.trainable_variables, *self.non_trainable_variables]
+        with keras.StatelessScope(state_mapping=list(zip(variables, [*trainable, *others], strict=True))) as scope:
+            batch = self._with_teacher(data)
+        return batch, [scope.get_current_value(variable) for variable in self.non_trainable_variables]
+
+    def _with_teacher(self, data: Any) -> tuple[Any, ...]:
+        """Return `data` with a `Batch` in place of x: here, outside the tape, the teacher gets no gradient."""
+        x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        signals = self._read_teacher(x, frozen=self._frozen_teacher())
+        return Batch(student_inputs(x), signals), labels, sample_weight
+
+    @contextlib.contextmanager
+    def _fixed_teacher(self) -> Iterator[None]:
+        """While this lasts, steps may be compiled with the teacher's weights as constants."""
+        outermost = not self._teacher_is_fixed
+        if outermost and self._read_teacher.thaw_if_changed():
+            self.train_function = self.test_function = None
+        self._teacher_is_fixed = True
+        try:
+            yield
+        finally:
+            self._teacher_is_fixed = not outermost
+
+    def _frozen_teacher(self) -> Any:
+        """Return the teacher's forward pass with constant weights, where that is wished, safe and of use."""
+        possible = _backend.name() == "tensorflow" and self._teacher_is_fixed and not self.run_eagerly
+        if not possible or self._freeze is False or _backend.replicas() > 1:
+            return None
+        if self._freeze == "auto" and self.jit_compile:  # XLA folds nothing
+            return None
+        return self._read_teacher.freeze(required=self._freeze is True)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Compile the train step anew where it was compiled with a teacher that may have changed since."""
+        return super().make_train_function(force or self._compiled_otherwise("train"))
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Compile the test step anew where it was compiled with a teacher that may have changed since."""
+        return super().make_test_function(force or self._compiled_otherwise("test"))
+
+    def _compiled_otherwise(self, step: str) -> bool:
+        before = self._compiled_fixed.get(step, self._teacher_is_fixed)
+        self._compiled_fixed[step] = self._teacher_is_fixed
+        return before != self._teacher_is_fixed and self._read_teacher.is_frozen
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Return the student's predictions; inside a step, all its signals.
+
+        Args:
+            inputs: The student's inputs, or the `Batch` that a step makes of them.
+            training: Whether the student runs in training mode.
+
+        Returns:
+            The predictions, or `Signals` for a `Batch`.
+        """
+        if isinstance(inputs, Batch):
+            return self._read_student(inputs.inputs, training=training)
+        return self.student(student_inputs(inputs), training=training)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """Return the total loss, a scalar.
+
+        Args:
+            x: A `Batch` inside a step; plain inputs while Keras builds its metrics.
+            y: Labels.
+            y_pred: The student's `Signals`, or plain predictions with plain inputs.
+            sample_weight: Weight of each sample, shape `(batch,)`, on the task loss and on every distillation loss.
+            training: Whether the student runs in training mode.
+
+        Returns:
+            `task_weight · task + Σ weightᵢ · lossᵢ + regularisation`.
+        """
+        if not isinstance(x, Batch):
+            return ops.zeros(()) if y is None else super().compute_loss(x, y, y_pred, sample_weight, training)
+        size = ops.shape(keras.tree.flatten(x.inputs)[0])[0]
+        # Keras has no public way to ask for the task loss alone, and `task_weight` must not touch the regularisation.
+        task, impossible = ops.zeros(()), ops.zeros((), "int32")
+        if self._compile_loss is not None and y is not None:
+            labels, predictions, weights, impossible = self._task.prepare(y, y_pred, sample_weight)
+            task = self._terms.weigh_task(self._compile_loss(labels, predictions, weights), size)
+        elif self._terms.needs_labels:
+            raise ValueError("The task loss needs labels. Pass y, or task_weight=0 to learn from the teacher alone.")
+        penalty = sum((self._aggregate_additional_loss(loss) for loss in self.losses), ops.zeros(()))
+        values = [task, penalty, *self._terms.weigh(y_pred, x.teacher, y, sample_weight, size, self._task)]
+        if training:
+            self._terms.health[0].note(impossible, values)
+        return sum(values[1:], values[0])
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Update the compiled metrics with the student's predictions of what is labelled."""
+        if y is None:
+            return self.get_metrics_result()
+        if isinstance(y_pred, Signals):
+            y, y_pred, sample_weight, _ = self._task.prepare(y, y_pred, sample_weight)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Return the value of every metric that has seen labels."""
+        if self._compile_metrics is None or self._compile_metrics.built:
+            return super().get_metrics_result()
+        return {metric.name: metric.result() for metric in self.metrics if metric is not self._compile_metrics}

@@ -1,0 +1,248 @@
+"""The student's own task: labels made ready for the task loss and the metrics.
+
+Three things that a Keras loss does not do by itself: a label of −1 means 'not labelled', a label that cannot be is
+found out before it does harm, and one weight per sample also weighs the positions of dense outputs.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from kdkeras.signals import Signals, SignalSpec
+
+_KINDS = {
+    "categoricalcrossentropy": "one-hot",
+    "categoricalfocalcrossentropy": "one-hot",
+    "sparsecategoricalcrossentropy": "sparse",
+    "binarycrossentropy": "binary",
+    "binaryfocalcrossentropy": "binary",
+}
+
+
+class Prepared(NamedTuple):
+    """What the task loss and the metrics take.
+
+    Attributes:
+        labels: Labels without any −1, nested as the predictions.
+        predictions: The student's predictions, with a Keras mask that leaves out what is not labelled.
+        sample_weight: Sample weights that fit every output, or `None`.
+        impossible: Number of labels out of range.
+    """
+
+    labels: Any
+    predictions: Any
+    sample_weight: Any
+    impossible: Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which outputs are classified, and by what kind of labels.
+
+    Attributes:
+        names: Name of each output, in the order of `keras.tree.flatten`; empty where there is only one.
+        kinds: Of each output `"sparse"`, `"one-hot"`, `"binary"`, or `None` where labels are left as they are.
+        units: Of each output the number of units.
+    """
+
+    names: tuple[str, ...] = ()
+    kinds: tuple[str | None, ...] = (None,)
+    units: tuple[int | None, ...] = (None,)
+
+    def prepare(self, labels: Any, student: Signals, sample_weight: Any) -> Prepared:
+        """Return labels, predictions and weights for the task loss.
+
+        Args:
+            labels: Labels as they were given to `fit`.
+            student: The student's signals.
+            sample_weight: Sample weights as they were given to `fit`, or `None`.
+
+        Returns:
+            What is `Prepared`.
+        """
+        predictions = keras.tree.flatten(student.predictions)
+        ours = self._spread(labels)
+        weights = [None] * len(predictions) if sample_weight is None else self._spread(sample_weight, shared=True)
+        impossible = ops.zeros((), "int32")
+        if ours is None or weights is None:  # Keras has its own ways with partial labels, and its own words for errors
+            return Prepared(labels, student.predictions, sample_weight, impossible)
+        for place, kind in enumerate(self.kinds):
+            signals = student.output(place) if self.names else student
+            mask = signals.masks.get("")
+            if kind is not None:
+                ours[place], labelled, wrong = _clean(ours[place], predictions[place], kind)
+                impossible += wrong
+                mask = labelled if mask is None else ops.logical_and(labelled, mask)
+            if mask is not None:
+                predictions[place] = _mask_lender()([predictions[place], mask])
+            if weights[place] is not None:
+                # A copy: on PyTorch, Keras multiplies the mask into the very weights that it is given.
+                copy = ops.cast(weights[place], "float32") * 1.0
+                weights[place] = per_position(copy, len(predictions[place].shape) - 1)
+        if not self.names:
+            return Prepared(ours[0], predictions[0], weights[0], impossible)
+        pack = keras.tree.pack_sequence_as
+        packed = None if sample_weight is None else pack(student.predictions, weights)
+        return Prepared(pack(student.predictions, ours), pack(student.predictions, predictions), packed, impossible)
+
+    def check_labels(self, labels: Any) -> None:
+        """Raise if arrays of labels cannot be.
+
+        Args:
+            labels: All labels, as arrays.
+
+        Raises:
+            ValueError: A label is out of range.
+        """
+        for array, kind, units in zip(self._spread(labels) or (), self.kinds, self.units, strict=False):
+            if kind is None or not np.size(array):
+                continue
+            array = np.asarray(array)
+            top = units - 1 if kind == "sparse" and units else 1
+            wrong = ((array < 0) | (array > top)) & (array != -1)
+            if kind == "sparse":
+                wrong |= array != np.floor(array)
+            if wrong.any():
+                classes = f"whole numbers in 0…{top}" if kind == "sparse" else "in [0, 1]"
+                raise ValueError(
+                    f"Labels of this task must be {classes}, or -1 for 'not labelled'. Received: {int(wrong.sum())} "
+                    f"others of {wrong.size}, such as {array[wrong].flat[0]}. Number the classes from 0."
+                )
+
+    def of_output(self, nest: Any, place: int | None) -> Any:
+        """Return one output's labels or sample weights.
+
+        Args:
+            nest: Labels or weights of all outputs, or one tensor for all.
+            place: Place of the output, or `None` where there is one only.
+
+        Returns:
+            A tensor, or `None` where it cannot be told.
+        """
+        if nest is None or not keras.tree.is_nested(nest):
+            return nest
+        spread = self._spread(nest)
+        return None if spread is None or place is None else spread[place]
+
+    def _spread(self, nest: Any, *, shared: bool = False) -> list[Any] | None:
+        """Return one entry per output, or `None` where the nest does not tell which is whose."""
+        if not self.names:
+            return keras.tree.flatten(nest) if len(keras.tree.flatten(nest)) == 1 else None
+        if isinstance(nest, dict) and set(nest) == set(self.names):
+            return [nest[name] for name in self.names]
+        if shared and not keras.tree.is_nested(nest):
+            return [nest] * len(self.names)
+        flat = keras.tree.flatten(nest)
+        return flat if len(flat) == len(self.names) and not isinstance(nest, dict) else None
+
+
+def task_of(loss: Any, spec: SignalSpec) -> Task:
+    """Return what is known of a task before any data is seen.
+
+    Args:
+        loss: The task loss, or a nest of them by output.
+        spec: The student's `SignalSpec`.
+
+    Returns:
+        The `Task`.
+    """
+    names = tuple(spec.outputs)
+    units = tuple(output.logits[-1] for output in (list(spec.outputs.values()) or [spec]))
+    return Task(names, tuple(_KINDS.get(loss_name(one)) for one in losses_by_output(loss, names)), units)
+
+
+def losses_by_output(loss: Any, names: tuple[str, ...]) -> list[Any]:
+    """Return the task loss of each output.
+
+    Args:
+        loss: One loss for all outputs, a list in their order, or a dict by name.
+        names: Names of several outputs; empty where there is only one.
+
+    Returns:
+        One loss per output, `None` where there is none or it cannot be told.
+    """
+    if not names:
+        flat = keras.tree.flatten(loss)
+        return flat if len(flat) == 1 else [None]
+    if not keras.tree.is_nested(loss):
+        return [loss] * len(names)
+    if isinstance(loss, dict):
+        return [loss.get(name) for name in names]
+    return list(loss) if len(loss) == len(names) else [None] * len(names)
+
+
+def loss_name(loss: Any) -> str:
+    """Return a loss's name in lower case without underscores: `"sparsecategoricalcrossentropy"`.
+
+    Args:
+        loss: A Keras loss: a name, a function, an instance, or `None`.
+
+    Returns:
+        The name; empty where there is none.
+    """
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", "")
+    if isinstance(loss, keras.losses.Loss):
+        name = type(loss).__name__
+    return name.replace("_", "").lower()
+
+
+def per_position(weights: Any, rank: int) -> Any:
+    """Return weights of rank 1 with axes added at the end, so that they weigh values of `rank` axes sample by sample.
+
+    Args:
+        weights: Weights, shape `(batch,)` or more, or `None`.
+        rank: Number of axes of the values.
+
+    Returns:
+        Shape `(batch, 1, ...)`; weights that have positions of their own stay as they are.
+    """
+    if weights is None or len(weights.shape) != 1 or rank < 2:
+        return weights
+    return ops.reshape(weights, (-1, *[1] * (rank - 1)))
+
+
+def _clean(labels: Any, predictions: Any, kind: str) -> tuple[Any, Any, Any]:
+    """Return labels without −1, whether each is labelled, and how many cannot be."""
+    labels = ops.convert_to_tensor(labels)
+    rank = len(predictions.shape)
+    if kind == "sparse":
+        if len(labels.shape) == rank:
+            labels = ops.squeeze(labels, axis=-1)
+        unlabelled = ops.equal(labels, -1)
+        wrong = ops.logical_or(ops.less(labels, 0), ops.greater_equal(labels, predictions.shape[-1]))
+        wrong = ops.logical_and(wrong, ops.logical_not(unlabelled))
+        labels = ops.where(ops.logical_or(unlabelled, wrong), ops.zeros_like(labels), labels)
+    else:
+        if len(labels.shape) < rank:
+            labels = ops.expand_dims(labels, axis=-1)
+        unlabelled = ops.all(ops.equal(labels, -1), axis=-1)
+        out = ops.any(ops.logical_or(ops.less(labels, 0), ops.greater(labels, 1)), axis=-1)
+        wrong = ops.logical_and(out, ops.logical_not(unlabelled))
+        labels = ops.where(ops.expand_dims(unlabelled, -1), ops.zeros_like(labels), labels)
+    return labels, ops.logical_not(unlabelled), ops.sum(ops.cast(wrong, "int32"))
+
+
+@functools.cache
+def _mask_lender() -> keras.layers.Layer:
+    return _WithMask()
+
+
+class _WithMask(keras.layers.Layer):
+    """Lends a tensor a Keras mask, which losses and metrics then leave out: `layer([values, mask])`."""
+
+    def __init__(self) -> None:
+        super().__init__(name="with_mask", autocast=False, dtype="float32")
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs: list[Any]) -> Any:
+        return inputs[0][...]  # another tensor, for the mask is kept on it
+
+    def compute_mask(self, inputs: list[Any], previous_mask: Any = None) -> Any:
+        return inputs[1]

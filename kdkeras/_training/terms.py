@@ -1,0 +1,159 @@
+"""The weighted terms of a distiller's loss, a running mean of each, and a record of those that are not finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kdkeras import _backend
+from kdkeras._training.task import Task, per_position
+from kdkeras.losses import DistillationLoss
+from kdkeras.losses.base import checked_number
+from kdkeras.signals import Signals
+
+
+class Terms(keras.layers.Layer):
+    """Task weight, distillation losses and their trackers.
+
+    A layer of its own, so that `Distiller.compile` can replace the terms of a model that is already built.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="terms", dtype="float32", autocast=False)
+        self.weight = self.add_weight(shape=(), initializer="ones", trainable=False, name="task_weight")
+        self.distillation_losses: list[DistillationLoss] = []
+        self.task_tracker: list[keras.metrics.Mean] = []  # one, or none without a task loss
+        self.trackers: list[keras.metrics.Mean] = []
+        self.health: list[Health] = []  # one, once there are terms
+        self.mean = _Mean(name="mean")
+        self.needs_labels = False
+        self.built = True
+
+    def replace(self, losses: list[DistillationLoss], task_weight: float, *, has_task: bool) -> None:
+        """Take new losses and a new task weight."""
+        # In place: Keras' tracking then drops the variables and metrics of the losses that go.
+        self.distillation_losses.clear()
+        self.distillation_losses.extend(losses)
+        self.trackers.clear()
+        self.trackers.extend(keras.metrics.Mean(name=loss.name) for loss in losses)
+        self.task_tracker.clear()
+        self.task_tracker.extend([keras.metrics.Mean(name="task_loss")] if has_task else [])
+        self.health.clear()
+        self.health.append(Health(["labels", "task_loss", "regularisation", *(loss.name for loss in losses)]))
+        self.task_weight = task_weight
+
+    @property
+    def task_weight(self) -> float:
+        """Factor on the task loss."""
+        return _backend.number(self.weight)
+
+    @task_weight.setter
+    def task_weight(self, value: float) -> None:
+        value = checked_number("Distiller", "task_weight", value, minimum=0.0)
+        self.weight.assign(value)
+        self.needs_labels = bool(self.task_tracker) and value > 0
+
+    def weigh_task(self, task: Any, size: Any) -> Any:
+        """Return the weighted task loss, and track it un-weighted."""
+        self.task_tracker[0].update_state(_unscaled(task), sample_weight=size)
+        return self.weight * task
+
+    def weigh(
+        self, student: Signals, teacher: Signals, labels: Any, sample_weight: Any, size: Any, task: Task
+    ) -> list[Any]:
+        """Return the weighted value of each distillation loss, and track it un-weighted."""
+        weighted = []
+        for loss, tracker in zip(self.distillation_losses, self.trackers, strict=True):
+            place = loss.student_place
+            values = loss.compare(student, teacher, labels=task.of_output(labels, place))  # (b,) or (b, positions...)
+            if not len(values.shape):
+                raise ValueError(
+                    f"Loss '{loss.name}' must return one value per sample, shape (batch,). Received: a single value. "
+                    "Do not take the mean over the batch."
+                )
+            weights = self._weights(loss, values, student, sample_weight, task)
+            value = self.mean(values, values, weights)
+            tracker.update_state(_unscaled(value), sample_weight=size)
+            weighted.append(loss.weight_variable * value)
+        return weighted
+
+    def _weights(self, loss: DistillationLoss, values: Any, student: Signals, sample_weight: Any, task: Task) -> Any:
+        """Return what each value weighs: the sample's weight, and nothing where it is masked."""
+        weights = task.of_output(sample_weight, loss.student_place)
+        if weights is None and sample_weight is not None:
+            raise ValueError(
+                f"Loss '{loss.name}' cannot tell whose sample weights hold, for there are some per output. Pass one "
+                "weight per sample, or `output=` where the loss has it."
+            )
+        rank = len(values.shape)
+        if weights is not None:
+            weights = ops.cast(weights, "float32")
+            if len(weights.shape) > 1 and not _same_positions(weights, values):
+                weights = ops.mean(weights, axis=tuple(range(1, len(weights.shape))))
+            weights = per_position(weights, rank)
+        own = student if loss.student_place is None else student.output(loss.student_place)
+        mask = loss.mask(own)
+        if mask is None or not _same_positions(mask, values):
+            return weights
+        # As Keras: the mean is over what is shown, so what is shown weighs more.
+        shown = ops.cast(mask, "float32")
+        shown = shown * ops.cast(ops.size(shown), "float32") / ops.maximum(ops.sum(shown), 1.0)
+        return shown if weights is None else weights * shown
+
+
+class Health(keras.layers.Layer):
+    """Which terms of the latest step were not finite, and how many steps were left out.
+
+    Attributes:
+        names: Of each flag, what is wrong where it is not 0.
+        flags: 0, or the number of replicas where the term was not finite; for labels, how many cannot be.
+        in_a_row: Steps left out since the last sound one.
+        total: Steps left out since the counter was last set to 0.
+        impossible: Labels out of range since the counter was last set to 0.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__(name="health", dtype="float32", autocast=False)
+        self.names = [*names, "gradient"]
+        kwargs = {"initializer": "zeros", "trainable": False, "dtype": "int32"}
+        self.flags = self.add_weight(shape=(len(self.names),), aggregation="sum", name="flags", **kwargs)
+        self.in_a_row = self.add_weight(shape=(), aggregation="only_first_replica", name="in_a_row", **kwargs)
+        self.total = self.add_weight(shape=(), aggregation="only_first_replica", name="total", **kwargs)
+        self.impossible = self.add_weight(shape=(), aggregation="sum", name="impossible", **kwargs)
+        self.built = True
+
+    def note(self, impossible: Any, values: list[Any]) -> None:
+        """Write down, inside a step, which values are not finite."""
+        broken = [ops.cast(ops.logical_not(ops.isfinite(value)), "int32") for value in values]
+        self.flags.assign(ops.stack([impossible, *broken, ops.zeros((), "int32")]))
+        self.impossible.assign_add(impossible)
+
+    def reason(self) -> str:
+        """Return what was not finite in the latest step, for a message."""
+        flags = ops.convert_to_numpy(self.flags)
+        names = [name for name, flag in zip(self.names, flags, strict=True) if flag]
+        if names in ([], ["gradient"]):
+            return "the gradient was not finite"
+        return f"the loss term '{names[0]}' was not finite"
+
+
+def _same_positions(one: Any, other: Any) -> bool:
+    """Whether two shapes agree or can be broadcast, but for axes that are not known."""
+    return len(one.shape) == len(other.shape) and all(
+        a == b or a is None or b is None or i == 0 or a == 1
+        for i, (a, b) in enumerate(zip(one.shape, other.shape, strict=True))
+    )
+
+
+class _Mean(keras.losses.Loss):
+    """Keras' own weighted batch mean, with its loss scaling under a `tf.distribute` strategy."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return y_pred
+
+
+def _unscaled(loss: Any) -> Any:
+    """Undo Keras' division of a loss by the number of replicas, for the figure that is shown."""
+    return loss * _backend.replicas()

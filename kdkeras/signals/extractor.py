@@ -1,0 +1,246 @@
+"""Reading all signals of a model from one call of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kdkeras._recorder import record
+from kdkeras._symbolic import output_specs
+from kdkeras.layer_paths import find_layer, layer_paths
+from kdkeras.signals.heads import head_candidates
+from kdkeras.signals.records import Signals, SignalSpec
+
+_UNKNOWN_SIZE = 32  # stands in for a dimension that a model leaves open, when it is probed
+
+
+def called_layers(model: keras.Model, inputs: Any) -> dict[str, tuple[int, ...]]:
+    """Run `model` and return which layers it called, in the order in which they finished, with their output shapes.
+
+    A layer that hands on the very tensor of a layer before it (a nested model its last layer's, a Dropout its input)
+    is left out, and so are layers that return several tensors.
+
+    Args:
+        model: A Keras model. One that is not built yet is built by this call.
+        inputs: Arrays or tensors, nested as the model takes them.
+
+    Returns:
+        A dict from path, as in `layer_paths`, to the shape of the latest call's output.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras.signals import called_layers
+        >>> inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="hidden")], name="body")
+        >>> called_layers(keras.Sequential([inner, keras.layers.Dense(2, name="head")]), np.zeros((1, 4), "float32"))
+        {'body/hidden': (1, 3), 'head': (1, 2)}
+    """
+    if not model.built:
+        model(inputs, training=False)  # layers that `build` makes have to exist before they can be watched
+    # Reversed, so that of the several paths of a shared layer the first one stays.
+    paths = {layer: path for path, layer in reversed(layer_paths(model).items())}
+    with record([(layer, "call") for layer in paths]) as records:
+        model(inputs, training=False)
+    shapes: dict[str, tuple[int, ...]] = {}
+    seen: set[int] = set()
+    names = {id(layer): path for layer, path in paths.items()}
+    for (owner, _), calls in records.items():
+        output = calls[-1][1]
+        if keras.ops.is_tensor(output) and id(output) not in seen:
+            shapes[names[owner]] = tuple(output.shape)
+            seen.add(id(output))
+    return shapes
+
+
+class Extractor:
+    """Runs a model once and returns its `Signals`.
+
+    The model's final softmax or sigmoid is recognised by looking at the call itself: the activation whose output *is*
+    the model's output. Its input is the logits, exact to the bit, with no logarithm of a probability anywhere.
+
+    Args:
+        model: The model to read.
+        layers: Paths of the layers to tap.
+        several_outputs: Whether the model may have more than one output. Default `False`.
+
+    Attributes:
+        heads: Of each output `"softmax"`, `"sigmoid"`, `"linear"`, or `None` where its final activation was not
+            recognised, as the latest call showed them.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: A layer does not exist; or, on the first call, a tapped layer was not called, or the model has
+            several outputs and must not.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras.signals import Extractor
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax", name="head")])
+        >>> signals = Extractor(model, layers=["head"])(np.zeros((2, 4), "float32"))
+        >>> tuple(signals.logits.shape), float(signals.logits[0, 0]), round(float(signals.predictions[0, 0]), 4)
+        ((2, 3), 0.0, 0.3333)
+    """
+
+    def __init__(self, model: keras.Model, layers: Sequence[str] = (), *, several_outputs: bool = False) -> None:
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"A model must be a `keras.Model`. Received: {model!r} of type {type(model).__name__}.")
+        self.model = model
+        self.layers = {path: find_layer(model, path) for path in dict.fromkeys(layers)}
+        self.several_outputs = several_outputs
+        self.heads: tuple[str | None, ...] = ()
+        self._connected: tuple[str | None, ...] | None = None
+
+    @property
+    def head(self) -> str | None:
+        """The head of a model with one output, as the latest call showed it."""
+        return self.heads[0] if len(self.heads) == 1 else None
+
+    def __call__(self, inputs: Any, training: bool = False) -> Signals:
+        """Run the model on `inputs` and return its `Signals`."""
+        signals = self._read(inputs, training)
+        self._check(signals)
+        if self._connected is not None and self._connected != self.heads:
+            raise ValueError(
+                f"Model '{self.model.name}' ends in {_words(self._connected)} at inference but not in training. Let "
+                "its softmax or sigmoid be the last layer, with any dropout before it."
+            )
+        return signals
+
+    def spec(self, inputs: Any) -> SignalSpec:
+        """Return shapes and head for symbolic `inputs`, without running the model.
+
+        Args:
+            inputs: `keras.KerasTensor`s, nested as the model takes them.
+
+        Returns:
+            The `SignalSpec`.
+
+        Raises:
+            ValueError: A tapped layer was not called, or the model has several outputs and must not.
+        """
+        signals = output_specs(self._read, inputs)
+        self._check(signals)
+        several = [path for path, value in signals.features.items() if keras.tree.is_nested(value)]
+        if several:
+            raise ValueError(f"Layers {several} of model '{self.model.name}' return several tensors: tap others.")
+        self._connected = self.heads
+        features = {path: tuple(value.shape) for path, value in signals.features.items()}
+        shapes = [tuple(value.shape) for value in keras.tree.flatten(signals.logits)]
+        if len(shapes) == 1:
+            return SignalSpec(self.model.name, self.head, shapes[0], features)
+        names = _output_names(self.model, signals.predictions)
+        outputs = {
+            name: SignalSpec(f"{self.model.name}/{name}", head, shape, features)
+            for name, head, shape in zip(names, self.heads, shapes, strict=True)
+        }
+        return SignalSpec(self.model.name, None, (), features, outputs)
+
+    def _read(self, inputs: Any, training: bool = False) -> Signals:
+        candidates = head_candidates(self.model)
+        watched = [(layer, "call") for layer in self.layers.values()] + [(owner, name) for owner, name, _ in candidates]
+        with record(watched) as records:
+            predictions = self.model(inputs, training=training)
+        outputs = keras.tree.flatten(predictions)
+        # A linear activation returns the very tensor it was given, perhaps a softmax's: the others have the last word.
+        ends = {id(output): (output, None) for output in outputs}
+        for owner, name, kind in sorted(candidates, key=lambda candidate: candidate[2] != "linear"):
+            for given, returned in records.get((id(owner), name), ()):
+                if id(returned) in ends:
+                    ends[id(returned)] = (given, kind)
+        logits = [ends[id(output)][0] for output in outputs]
+        self.heads = tuple(ends[id(output)][1] for output in outputs)
+        calls = {path: records.get((id(layer), "call")) for path, layer in self.layers.items()}
+        features = {path: call[-1][1] for path, call in calls.items() if call}
+        masks = _masks({**features, **_keys(outputs)})
+        if len(outputs) == 1:
+            return Signals(outputs[0], logits[0], features, masks)
+        return Signals(predictions, keras.tree.pack_sequence_as(predictions, logits), features, masks)
+
+    def _check(self, signals: Signals) -> None:
+        outputs = len(keras.tree.flatten(signals.predictions))
+        if outputs != 1 and not self.several_outputs:
+            raise ValueError(
+                f"Model '{self.model.name}' must have exactly one output. Received: {outputs}. "
+                "Wrap the one that you want in `keras.Model(model.inputs, model.outputs[i])`."
+            )
+        missing = [path for path in self.layers if path not in signals.features]
+        if missing:
+            raise ValueError(f"Layers {missing} of model '{self.model.name}' are not called: tap layers that are.")
+
+    def refuse_hidden_probabilities(self, inputs: Any) -> None:
+        """Raise if the model returns probabilities whose logits cannot be recovered.
+
+        Only where a final activation was not recognised is the model run, on two random samples: rows that are
+        non-negative and sum to one are a softmax, whatever the data; values that all lie in (0, 1) are sigmoids.
+
+        Args:
+            inputs: `keras.KerasTensor`s, nested as the model takes them.
+
+        Raises:
+            ValueError: The outputs are probabilities and no final activation was recognised.
+        """
+        if self.heads and None not in self.heads:
+            return
+        random = np.random.default_rng(0)
+
+        def sample(spec: Any) -> np.ndarray:
+            shape = [_UNKNOWN_SIZE if size is None else size for size in spec.shape[1:]]
+            return random.random((2, *shape)).astype(keras.backend.standardize_dtype(spec.dtype))
+
+        signals = self(keras.tree.map_structure(sample, inputs))
+        for predictions, head in zip(keras.tree.flatten(signals.predictions), self.heads, strict=True):
+            if head is None:
+                _refuse(np.asarray(keras.ops.convert_to_numpy(predictions), dtype="float32"), self.model.name)
+
+
+def _refuse(outputs: np.ndarray, name: str) -> None:
+    refuse_probabilities(outputs, name)
+    if outputs.min() > 0 and outputs.max() < 1:
+        raise ValueError(
+            f"Model '{name}' returns values in (0, 1) only, as a sigmoid does, but its logits could not be found. End "
+            "the model in `keras.layers.Dense(units, activation='sigmoid')`, or let it return logits."
+        )
+
+
+def _keys(outputs: list[Any]) -> dict[str, Any]:
+    """Name outputs as `Signals.masks` does."""
+    return {"": outputs[0]} if len(outputs) == 1 else {f"#{i}": output for i, output in enumerate(outputs)}
+
+
+def _masks(tensors: dict[str, Any]) -> dict[str, Any]:
+    # Keras keeps a tensor's mask as an attribute of it, and has no public way to ask for it.
+    masks = {path: getattr(tensor, "_keras_mask", None) for path, tensor in tensors.items()}
+    return {path: mask for path, mask in masks.items() if mask is not None}
+
+
+def _output_names(model: keras.Model, predictions: Any) -> list[str]:
+    """Return a name for each output: a dict's keys, a Functional model's output names, or positions."""
+    paths = ["/".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(predictions)]
+    names = getattr(model, "output_names", None)  # Functional models have them
+    return list(names) if isinstance(predictions, (list, tuple)) and names and len(names) == len(paths) else paths
+
+
+def _words(heads: tuple[str | None, ...]) -> str:
+    return " and ".join(head or "no known activation" for head in heads)
+
+
+def refuse_probabilities(outputs: np.ndarray, name: str) -> None:
+    """Raise if `outputs`, of a model that seemed to end linearly, are probabilities.
+
+    Args:
+        outputs: Model outputs, shape `(n, ..., units)`.
+        name: The model's name, for the message.
+
+    Raises:
+        ValueError: Every row is non-negative and sums to one.
+    """
+    if outputs.ndim < 2 or outputs.shape[-1] < 2 or not outputs.size:
+        return
+    if outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=1e-3):
+        raise ValueError(
+            f"Model '{name}' returns probabilities (rows sum to 1), but its logits could not be found, because its "
+            "last operation is not a softmax that Keras knows. End the model in `keras.layers.Dense(units, "
+            "activation='softmax')` or `keras.layers.Softmax()`, or let it return logits."
+        )
