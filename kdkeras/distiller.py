@@ -14,8 +14,8 @@ from kdkeras._files import atomic_path
 from kdkeras._training.compile_arguments import as_losses, check_task_loss, from_tutorial, with_loss_scale
 from kdkeras._training.data import check_data, named, unnamed
 from kdkeras._training.guard import Watch
-from kdkeras._training.steps import Steps
-from kdkeras._training.task import Task, task_of
+from kdkeras._training.steps import Connection, Steps
+from kdkeras._training.task import task_of
 from kdkeras._training.teacher_signals import TeacherSignals, student_inputs
 from kdkeras._training.terms import Terms
 from kdkeras.inputs import input_specs, specs_of_shapes
@@ -90,9 +90,8 @@ class Distiller(Steps):
         self.teacher_inputs = teacher_inputs
         self.output_names = getattr(student, "output_names", None)  # what Keras calls outputs in losses and metrics
         self._terms = Terms()
-        self._inputs_spec: Any = None
+        self._connection: Connection | None = None
         self._task_loss: Any = None
-        self._task = Task()
         self._skip_limit: int | None = None
         self._freeze: bool | Literal["auto"] = "auto"
         self._compiled_fixed: dict[str, bool] = {}  # whether a step was compiled while the teacher was fixed
@@ -186,9 +185,11 @@ class Distiller(Steps):
             Extractor(self.student, student, several_outputs=True),
             TeacherSignals(self.teacher, teacher, self.teacher_inputs),
         )
-        if self._inputs_spec is not None:
-            self._task = self._join(self._inputs_spec, readers, losses, loss)
+        connection = self._connection
+        if connection is not None:
+            connection = self._join(connection.x, readers, losses, loss)
         # Nothing above has changed this model: a refused `compile` leaves it as it was.
+        self._connection = connection
         self._read_student, self._read_teacher = readers
         self._terms.replace(losses, task_weight, has_task=loss is not None)
         self._task_loss = loss
@@ -201,21 +202,18 @@ class Distiller(Steps):
 
     def build(self, input_shape: Any) -> None:
         """Connect the two models, when the student's inputs became known only from data."""
-        if self._inputs_spec is None:
+        if self._connection is None:
             self._connect(specs_of_shapes(input_shape))
 
     def _connect(self, x: Any) -> None:
         """Compare the two models before any step is run; without a teacher, when there are cached answers to see."""
         readers = (self._read_student, self._read_teacher)
-        task = self._join(x, readers, self.distillation_losses, self._task_loss)
-        if task is not None:
-            self._task = task
-            self._inputs_spec = x
-            self.built = True
+        self._connection = self._join(x, readers, self.distillation_losses, self._task_loss)
+        self.built = self._connection is not None
 
     def _join(
         self, x: Any, readers: tuple[Extractor, TeacherSignals], losses: Sequence[DistillationLoss], task_loss: Any
-    ) -> Task | None:
+    ) -> Connection | None:
         """Check every loss against both models, and connect it to them; `None` where the teacher is not known yet."""
         inputs = student_inputs(x)
         student, teacher = readers[0].spec(inputs), readers[1].spec(x)
@@ -226,9 +224,10 @@ class Distiller(Steps):
             with _backend.outside_of_graphs():  # Keras may ask while it traces, but a probe must run
                 readers[0].refuse_hidden_probabilities(inputs)
                 readers[1].refuse_hidden_probabilities()
+        task = task_of(task_loss, student)
         for loss in losses:
-            loss.join(self, student, teacher)
-        return task_of(task_loss, student)
+            loss.join(self, task.with_independent_units(student), teacher)
+        return Connection(x, task)
 
     def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
         """Save student, teacher, losses and optimizer, to go on training later; the student alone saves itself.
@@ -246,9 +245,9 @@ class Distiller(Steps):
 
     def get_build_config(self) -> dict[str, Any] | None:
         """Return the inputs that only data have shown, for `save`."""
-        if self._inputs_spec is None or (self.teacher is not None and input_specs(self.student) is not None):
+        if self._connection is None or (self.teacher is not None and input_specs(self.student) is not None):
             return None
-        plain = keras.tree.map_structure(lambda spec: keras.KerasTensor(spec.shape, spec.dtype), self._inputs_spec)
+        plain = keras.tree.map_structure(lambda spec: keras.KerasTensor(spec.shape, spec.dtype), self._connection.x)
         return {"kind": type(plain).__name__, "inputs": keras.saving.serialize_keras_object(unnamed(plain))}
 
     def build_from_config(self, config: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from kdkeras._training.task import Task
-from kdkeras._training.teacher_signals import student_inputs
+from kdkeras._training.teacher_signals import refuse_plain_inputs, student_inputs
 from kdkeras.inputs import check_arrays, check_finite, check_same_inputs, is_array_like
 from kdkeras.signals import Cached, Paired
 
@@ -41,6 +41,8 @@ def check_data(
     if x is None or not is_array_like(x):
         return
     check_arrays(student, student_inputs(x))
+    if teacher is None and not isinstance(x, Cached):
+        refuse_plain_inputs()
     if teacher is not None and same_inputs and not isinstance(x, (Paired, Cached)):
         check_same_inputs(x, teacher, student_name=student.name)
     if isinstance(x, Paired):

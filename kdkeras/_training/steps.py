@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from kdkeras import _backend
+from kdkeras._symbolic import output_specs
 from kdkeras._training.data import first_batch
 from kdkeras._training.guard import copies, count_only, sound_state, undo_unless_sound
 from kdkeras._training.task import Task
@@ -18,6 +20,19 @@ from kdkeras._training.teacher_signals import TeacherSignals, student_inputs
 from kdkeras._training.terms import Terms
 from kdkeras.inputs import specs_of_tensors
 from kdkeras.signals import Batch, Extractor, Signals
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What is known since student and teacher were compared.
+
+    Attributes:
+        x: Symbolic x of the data. It stays in here, for Keras would track a dict that hangs on a model itself.
+        task: The student's task.
+    """
+
+    x: Any
+    task: Task
 
 
 class Steps(TeacherApart):
@@ -30,15 +45,18 @@ class Steps(TeacherApart):
 
     student: keras.Model
     _terms: Terms
-    _task: Task
     _read_student: Extractor
     _read_teacher: TeacherSignals
-    _inputs_spec: Any
+    _connection: Connection | None
     _skip_limit: int | None
 
     _freeze: bool | Literal["auto"]
     _compiled_fixed: dict[str, bool]
     _teacher_is_fixed = False
+
+    @property
+    def _task(self) -> Task:
+        return self._connection.task if self._connection is not None else Task()
 
     def _connect(self, x: Any) -> None:
         """Compare the two models before any step is run."""
@@ -48,17 +66,26 @@ class Steps(TeacherApart):
         return [self.student, self._terms]
 
     def _symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        """Connect the models before Keras builds losses and metrics, when only data show the student's inputs."""
-        if self._inputs_spec is None:
+        """Connect the models and let Keras build losses and metrics, all on symbols: what is wrong shows here."""
+        if not self._ready():
             data_batch = first_batch(iterator) if data_batch is None else data_batch
-            x, _, _ = keras.utils.unpack_x_y_sample_weight(data_batch)
-            self._connect(specs_of_tensors(x))
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data_batch)
+            x = specs_of_tensors(x)
+            if self._connection is None:
+                self._connect(x)
+            batch = Batch(student_inputs(x), output_specs(self._read_teacher, x))
+            labels = keras.tree.map_structure(_symbol, (y, sample_weight))
+            data_batch = (batch, *labels)
         super()._symbolic_build(iterator=iterator, data_batch=data_batch)
+
+    def _ready(self) -> bool:
+        """Whether the models are connected, and Keras' parts of the step are built."""
+        parts = (self._compile_loss, self._compile_metrics)
+        return self._connection is not None and all(part is None or part.built for part in parts)
 
     def _build_for(self, data: Any) -> None:
         """Build what this step needs: on TensorFlow nothing was, when the step is traced."""
-        parts = (self._compile_loss, self._compile_metrics, self.optimizer)
-        if self._inputs_spec is None or not all(part is None or part.built for part in parts):
+        if not self._ready() or (self.optimizer is not None and not self.optimizer.built):
             with _backend.outside_of_graphs():
                 self._symbolic_build(data_batch=data)
 
@@ -68,7 +95,7 @@ class Steps(TeacherApart):
             return self._stateless_train_step(*args)
         (data,) = args
         self._build_for(data)
-        batch = self._with_teacher(data)
+        batch = self._with_teacher(data, training=True)
         health = self._terms.health[0]
         if self._skip_limit is None:
             return super().train_step(batch)
@@ -90,7 +117,7 @@ class Steps(TeacherApart):
 
     def _stateless_train_step(self, state: tuple[Any, ...], data: Any) -> tuple[dict[str, Any], tuple[Any, ...]]:
         """Run a step on JAX, where the state comes in and goes out."""
-        batch, others = self._attach_stateless(state[0], state[1], data)
+        batch, others = self._attach_stateless(state[0], state[1], data, training=True)
         state = (state[0], others, *state[2:])
         logs, new = super().train_step(state, batch)
         if self._skip_limit is None:
@@ -115,17 +142,19 @@ class Steps(TeacherApart):
         self._build_for(data)
         return super().test_step(self._with_teacher(data))
 
-    def _attach_stateless(self, trainable: Any, others: Any, data: Any) -> tuple[Any, list[Any]]:
+    def _attach_stateless(
+        self, trainable: Any, others: Any, data: Any, training: bool = False
+    ) -> tuple[Any, list[Any]]:
         """Return `data` with the teacher's signals, and what the teacher's own state became."""
         variables = [*self.trainable_variables, *self.non_trainable_variables]
         with keras.StatelessScope(state_mapping=list(zip(variables, [*trainable, *others], strict=True))) as scope:
-            batch = self._with_teacher(data)
+            batch = self._with_teacher(data, training)
         return batch, [scope.get_current_value(variable) for variable in self.non_trainable_variables]
 
-    def _with_teacher(self, data: Any) -> tuple[Any, ...]:
+    def _with_teacher(self, data: Any, training: bool = False) -> tuple[Any, ...]:
         """Return `data` with a `Batch` in place of x: here, outside the tape, the teacher gets no gradient."""
         x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        signals = self._read_teacher(x, frozen=self._frozen_teacher())
+        signals = self._read_teacher(x, frozen=self._frozen_teacher(), training=training)
         return Batch(student_inputs(x), signals), labels, sample_weight
 
     @contextlib.contextmanager
@@ -220,3 +249,8 @@ class Steps(TeacherApart):
         if self._compile_metrics is None or self._compile_metrics.built:
             return super().get_metrics_result()
         return {metric.name: metric.result() for metric in self.metrics if metric is not self._compile_metrics}
+
+
+def _symbol(tensor: Any) -> Any:
+    """Return a symbol of a batch's labels or weights, with the batch axis open as in `specs_of_tensors`."""
+    return None if tensor is None else specs_of_tensors(tensor)

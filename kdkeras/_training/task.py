@@ -7,7 +7,7 @@ found out before it does harm, and one weight per sample also weighs the positio
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import keras
@@ -82,14 +82,32 @@ class Task:
             if mask is not None:
                 predictions[place] = _mask_lender()([predictions[place], mask])
             if weights[place] is not None:
-                # A copy: on PyTorch, Keras multiplies the mask into the very weights that it is given.
-                copy = ops.cast(weights[place], "float32") * 1.0
-                weights[place] = per_position(copy, len(predictions[place].shape) - 1)
+                weights[place] = per_position(weights[place], len(predictions[place].shape) - 1)
+                # A copy of full shape: on PyTorch, Keras multiplies the mask into the very weights that it is given.
+                shape = ops.ones_like(weights[place] if mask is None else mask, "float32")
+                weights[place] = ops.cast(weights[place], "float32") * shape
         if not self.names:
             return Prepared(ours[0], predictions[0], weights[0], impossible)
         pack = keras.tree.pack_sequence_as
         packed = None if sample_weight is None else pack(student.predictions, weights)
         return Prepared(pack(student.predictions, ours), pack(student.predictions, predictions), packed, impossible)
+
+    def with_independent_units(self, spec: SignalSpec) -> SignalSpec:
+        """Return the student's spec with sigmoids where its task says so, though the model itself ends in logits.
+
+        Args:
+            spec: The student's `SignalSpec`.
+
+        Returns:
+            The `SignalSpec` for the distillation losses: a binary cross-entropy from logits means independent units.
+        """
+        if not self.names:
+            return _independent(spec) if self.kinds[0] == "binary" else spec
+        kinds = dict(zip(self.names, self.kinds, strict=True))
+        outputs = {
+            name: _independent(output) if kinds[name] == "binary" else output for name, output in spec.outputs.items()
+        }
+        return replace(spec, outputs=outputs)
 
     def check_labels(self, labels: Any) -> None:
         """Raise if arrays of labels cannot be.
@@ -205,6 +223,10 @@ def per_position(weights: Any, rank: int) -> Any:
     if weights is None or len(weights.shape) != 1 or rank < 2:
         return weights
     return ops.reshape(weights, (-1, *[1] * (rank - 1)))
+
+
+def _independent(spec: SignalSpec) -> SignalSpec:
+    return spec if spec.head == "softmax" else replace(spec, head="sigmoid")
 
 
 def _clean(labels: Any, predictions: Any, kind: str) -> tuple[Any, Any, Any]:

@@ -12,6 +12,7 @@ from kdkeras import _backend
 from kdkeras._symbolic import output_specs
 from kdkeras.inputs import check_same_inputs, input_specs
 from kdkeras.signals import Cached, Extractor, Paired, Signals, SignalSpec
+from kdkeras.teachers import TeacherModel
 
 _LOG = logging.getLogger("kdkeras")
 
@@ -28,6 +29,18 @@ def student_inputs(x: Any) -> Any:
     if isinstance(x, Paired):
         return x.student
     return x.inputs if isinstance(x, Cached) else x
+
+
+def refuse_plain_inputs() -> None:
+    """Raise because nobody answers.
+
+    Raises:
+        ValueError: Always.
+    """
+    raise ValueError(
+        "A distiller without a teacher needs its answers in the data. Received: plain inputs. Pass "
+        "`kdkeras.Cached(inputs, logits)` as x."
+    )
 
 
 class TeacherSignals:
@@ -74,12 +87,13 @@ class TeacherSignals:
         if self.extractor is not None:
             self.extractor.refuse_hidden_probabilities(self.probed)
 
-    def __call__(self, x: Any, frozen: Callable[[Any], Signals] | None = None) -> Signals:
+    def __call__(self, x: Any, frozen: Callable[[Any], Signals] | None = None, training: bool = False) -> Signals:
         """Return the teacher's signals for a batch.
 
         Args:
             x: The batch's x: plain inputs, `Paired` or `Cached`.
             frozen: The teacher's graph of constants, to be run in its place.
+            training: Whether a random ensemble draws a member; other teachers run in inference mode always.
 
         Returns:
             The `Signals`, cut off from any gradient.
@@ -90,16 +104,20 @@ class TeacherSignals:
         if isinstance(x, Cached):
             return self._cached(x)
         if self.teacher is None:
-            raise ValueError(
-                "A distiller without a teacher needs its answers in the data. Received: plain inputs. Pass "
-                "`kdkeras.Cached(inputs, logits)` as x."
-            )
+            refuse_plain_inputs()
         if self.function is None and not isinstance(x, Paired):
             check_same_inputs(x, self.teacher, student_name="student")
         with _backend.without_gradient():
             inputs = self._inputs(x, self.function)
-            signals = frozen(inputs) if frozen is not None else self.extractor(inputs, training=False)
+            signals = (
+                frozen(inputs) if frozen is not None else self.extractor(inputs, training=training and self.is_random)
+            )
         return keras.tree.map_structure(keras.ops.stop_gradient, signals)
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the teacher answers differently in each training step."""
+        return isinstance(self.teacher, TeacherModel) and self.teacher.stochastic
 
     @property
     def is_frozen(self) -> bool:
@@ -119,6 +137,13 @@ class TeacherSignals:
             ValueError: It is not safe, but required.
         """
         if self.teacher is None or (self._refused and not required):
+            return None
+        if self.is_random:
+            if required:
+                raise ValueError(
+                    f"Teacher '{self.teacher.name}' cannot be frozen: it draws a member in each step. Pass "
+                    "freeze_teacher='auto' or False."
+                )
             return None
         if self._frozen is None:
             from kdkeras._training.frozen import AUTOMATIC_LIMIT, HARD_LIMIT, FreezeError, freeze

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -210,9 +211,25 @@ def _keys(outputs: list[Any]) -> dict[str, Any]:
 
 
 def _masks(tensors: dict[str, Any]) -> dict[str, Any]:
-    # Keras keeps a tensor's mask as an attribute of it, and has no public way to ask for it.
-    masks = {path: getattr(tensor, "_keras_mask", None) for path, tensor in tensors.items()}
+    masks = {path: _mask_reader()(tensor) for path, tensor in tensors.items() if not keras.tree.is_nested(tensor)}
     return {path: mask for path, mask in masks.items() if mask is not None}
+
+
+@functools.cache
+def _mask_reader() -> keras.layers.Layer:
+    return _MaskOf()
+
+
+class _MaskOf(keras.layers.Layer):
+    """Returns the mask of its input: Keras tells it to layers only, and keeps it in another place on each backend."""
+
+    def __init__(self) -> None:
+        super().__init__(name="mask_of", autocast=False, dtype="float32")
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, values: Any, mask: Any = None) -> Any:
+        return mask
 
 
 def _output_names(model: keras.Model, predictions: Any) -> list[str]:

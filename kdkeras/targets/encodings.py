@@ -1,30 +1,11 @@
-"""Target distributions made from a teacher's outputs, to train a student on with plain `fit`.
-
-Each function turns outputs of shape `(n, K)` into float32 rows of K probabilities. They differ in how much of the
-teacher they keep:
-
-| Encoding | Keeps |
-|---|---|
-| `soft` | every probability, softened by a temperature if wished |
-| `rank_encoded` | the order of the classes and the relative gaps between them, not how sure the teacher is |
-| `cluster_encoded` | which of a few typical distributions the teacher's is nearest to |
-| `hard` | the winning class alone |
-
-A student with a softmax output learns from them with `loss="categorical_crossentropy"`, one that ends in logits with
-`keras.losses.CategoricalCrossentropy(from_logits=True)`. For the loss of Hinton's distillation, with T² and with the
-labels beside it, use `kdkeras.Distiller` instead.
-"""
+"""Target distributions from a teacher's outputs: soft, hard, rank-encoded, cluster-encoded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
-import keras
 import numpy as np
 import numpy.typing as npt
-
-from kdkeras.signals import predict_logits
 
 
 class Clusters(NamedTuple):
@@ -232,50 +213,6 @@ def cluster_encoded(
     """
     options = {"seed": seed, "temperature": temperature, "from_logits": from_logits}
     return cluster(outputs, num_clusters=num_clusters, **options).targets
-
-
-def from_teacher(
-    teacher: keras.Model | Callable[[Any], npt.ArrayLike],
-    x: Any,
-    encoding: Literal["soft", "hard", "rank", "cluster"] = "soft",
-    **options: Any,
-) -> np.ndarray:
-    """Return the targets that a teacher gives for `x`.
-
-    Args:
-        teacher: A Keras classifier, of which the logits are taken, whether it ends in a softmax or not; or any
-            function of `x` that returns scores `(n, K)`, such as `forest.predict_proba` with `from_logits=False`.
-        x: Inputs of the teacher.
-        encoding: `"soft"`, `"hard"`, `"rank"` or `"cluster"`.
-        options: Passed on to the function of that encoding.
-
-    Returns:
-        Float32 `(n, K)`, rows summing to 1.
-
-    Raises:
-        TypeError: `teacher` can not be called, or an option is unknown to the encoding.
-        ValueError: The encoding is unknown, or its function refuses the outputs or an option.
-
-    Example:
-        >>> import keras, numpy as np
-        >>> from kdkeras import targets
-        >>> teacher = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
-        >>> targets.from_teacher(teacher, np.zeros((2, 4)), encoding="soft", temperature=4.0).shape
-        (2, 3)
-    """
-    encodings: dict[str, Callable[..., np.ndarray]] = {
-        "soft": soft,
-        "hard": hard,
-        "rank": rank_encoded,
-        "cluster": cluster_encoded,
-    }
-    if encoding not in encodings:
-        raise ValueError(f"`encoding` must be one of {', '.join(encodings)}. Received: encoding={encoding!r}.")
-    if isinstance(teacher, keras.Model):
-        return encodings[encoding](predict_logits(teacher, x), **options)
-    if not callable(teacher):
-        raise TypeError(f"`teacher` must be a keras.Model or a function. Received: {type(teacher).__name__}.")
-    return encodings[encoding](teacher(x), **options)
 
 
 def _soft(outputs: npt.ArrayLike, temperature: float, from_logits: bool) -> np.ndarray:
