@@ -8,15 +8,19 @@ OUT ?= kdkeras-demo
 DATA ?= digits
 SEED ?= 0
 
+# What is the same on every backend: CI runs it on TensorFlow, with all the rest, and on JAX.
+BACKEND_TESTS := tests/losses tests/test_every_model.py tests/test_guard.py
+
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint clean
+.PHONY: help install demo test test-all test-torch lint clean
 
 help:
 	@echo "make demo      install into $(VENV) and run the main job (DATA=digits SEED=0 OUT=kdkeras-demo)"
 	@echo "make test      install into $(VENV) and run every check"
 	@echo "make test-all  the same, with the slow tests"
+	@echo "make test-torch the tests that are the same on every backend, on PyTorch where it is installed"
 	@echo "make lint      style, types of imports and layers only"
 	@echo "make install   install into $(VENV)"
 	@echo "make clean     remove $(VENV) and the demo's output"
@@ -44,9 +48,15 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "not slow" $(BACKEND_TESTS)
 
 test-all: lint
 	$(BIN)/python -m pytest
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(BACKEND_TESTS)
+
+test-torch: $(STAMP)
+	@$(BIN)/python -c 'import torch' || { echo "PyTorch is not installed; run: $(BIN)/pip install torch"; exit 2; }
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -m "not slow" $(BACKEND_TESTS)
 
 clean:
 	rm -rf $(VENV) $(OUT) build *.egg-info

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdkeras import callbacks as callbacks
     from kdkeras import datasets as datasets
     from kdkeras import evaluate as evaluate
     from kdkeras import explain as explain
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from kdkeras import losses as losses
     from kdkeras import metrics as metrics
     from kdkeras import targets as targets
+    from kdkeras import teachers as teachers
     from kdkeras import testing as testing
     from kdkeras.distiller import Distiller as Distiller
     from kdkeras.initialization import initialize as initialize
@@ -27,7 +29,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULES = ("datasets", "evaluate", "explain", "export", "losses", "metrics", "targets", "testing")
+_MODULES = (
+    "callbacks",
+    "datasets",
+    "evaluate",
+    "explain",
+    "export",
+    "losses",
+    "metrics",
+    "targets",
+    "teachers",
+    "testing",
+)
 _MEMBERS = {
     "Cached": "kdkeras.signals",
     "Distiller": "kdkeras.distiller",

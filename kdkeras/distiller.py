@@ -13,7 +13,7 @@ from kdkeras import _backend
 from kdkeras._files import atomic_path
 from kdkeras._training.compile_arguments import as_losses, check_task_loss, from_tutorial, with_loss_scale
 from kdkeras._training.data import check_data, named, unnamed
-from kdkeras._training.guard import Watch
+from kdkeras._training.guard import Watch, watching
 from kdkeras._training.steps import Connection, Steps
 from kdkeras._training.task import task_of
 from kdkeras._training.teacher_signals import TeacherSignals, student_inputs
@@ -300,16 +300,11 @@ class Distiller(Steps):
             FloatingPointError: Too many steps in a row were skipped, see `compile`.
             RuntimeError: Something else changed the teacher meanwhile.
         """
-        self._check_data(x, y)
         arguments = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs).arguments
+        self._check_data(x, y, arguments.get("sample_weight"))
         watch = Watch(self._terms.health[0], self.teacher, self._skip_limit)
-        callbacks = arguments.get("callbacks") or []
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            callbacks.append(watch)
-        else:
-            arguments["callbacks"] = [*(callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]), watch]
         del arguments["self"]
-        with self._fixed_teacher():
+        with self._fixed_teacher(), watching(watch, arguments, self):
             return super().fit(**arguments)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -327,14 +322,15 @@ class Distiller(Steps):
         Raises:
             ValueError: As for `fit`.
         """
-        self._check_data(x, y)
+        arguments = inspect.signature(keras.Model.evaluate).bind(self, x, y, *args, **kwargs).arguments
+        self._check_data(x, y, arguments.get("sample_weight"))
         with self._fixed_teacher():
             return super().evaluate(x, y, *args, **kwargs)
 
-    def _check_data(self, x: Any, y: Any) -> None:
+    def _check_data(self, x: Any, y: Any, sample_weight: Any) -> None:
         self._assert_compile_called("fit")
         needs = {"needs_labels": self._terms.needs_labels, "same_inputs": self.teacher_inputs is None}
-        check_data(x, y, self.student, self.teacher, self._task, **needs)
+        check_data(x, y, sample_weight, self.student, self.teacher, self._task, **needs)
 
 
 def _check_models(student: Any, teacher: Any, teacher_inputs: Any) -> None:

@@ -116,8 +116,8 @@ def check_same_inputs(student: Any, teacher: keras.Model, *, student_name: str) 
     if not agree:
         raise ValueError(
             f"Student and teacher need the same inputs. Received: student '{student_name}' {ours}, teacher "
-            f"'{teacher.name}' {theirs}. Pass `teacher_inputs=` (a function of x), give `kdkeras.Paired` data, or put a "
-            "resizing layer at the start of one of them."
+            f"'{teacher.name}' {theirs}. Pass `teacher_inputs=` (a function of x), give `kdkeras.Paired` data, or put "
+            "a resizing layer at the start of one of them."
         )
 
 
@@ -153,12 +153,40 @@ def check_arrays(model: keras.Model, x: Any, *, name: str = "x") -> None:
         if spec is not None:
             _check_shape(model, array, tuple(spec.shape), name)
         if array.dtype == np.uint8 and array.max() > 1 and spec is not None and _takes_scaled_floats(model, spec):
-            raise ValueError(
-                f"{name} is uint8 with values up to {array.max()}, but model '{model.name}' takes floats and does not "
-                "scale them. Divide by 255 (`x.astype('float32') / 255`), or start the model with "
-                "`keras.layers.Rescaling(1 / 255)`."
-            )
+            raise ValueError(_raw_images(name, f"with values up to {array.max()}", model))
         check_finite(array, name)
+
+
+def refuse_raw_images(model: keras.Model, x: Any) -> None:
+    """Raise if symbols of a stream's inputs are raw images, for a model that takes scaled ones.
+
+    Args:
+        model: The model that will take them.
+        x: Symbolic inputs, nested as the model takes them.
+
+    Raises:
+        ValueError: An input is uint8, and the model takes floats and does not scale them itself.
+
+    Example:
+        >>> import keras
+        >>> from kdkeras.inputs import refuse_raw_images
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+        >>> refuse_raw_images(model, keras.KerasTensor((None, 2), "float32"))
+    """
+    specs = input_specs(model)
+    given = keras.tree.flatten(x)
+    for tensor, spec in zip(
+        given, keras.tree.flatten(specs) if specs is not None else [None] * len(given), strict=False
+    ):
+        if spec is not None and tensor.dtype == "uint8" and _takes_scaled_floats(model, spec):
+            raise ValueError(_raw_images("x", "in the data", model))
+
+
+def _raw_images(name: str, values: str, model: keras.Model) -> str:
+    return (
+        f"{name} is uint8 {values}, but model '{model.name}' takes floats and does not scale them. Divide by 255 "
+        "(`x.astype('float32') / 255`), or start the model with `keras.layers.Rescaling(1 / 255)`."
+    )
 
 
 def check_finite(array: np.ndarray, name: str) -> None:

@@ -196,6 +196,20 @@ def test_a_binary_task_from_logits_means_independent_units():
     np.testing.assert_allclose(measured(model, X, TAGS)["soft_targets"], divergence, rtol=1e-3)
 
 
+def test_every_metric_leaves_out_what_is_not_labelled():
+    student, teacher = (dense(w, 1, name, activation="sigmoid") for w, name in ((3, "student"), (8, "teacher")))
+    metrics = [keras.metrics.AUC(name="auc"), keras.metrics.Precision(0.4, name="precision"), "accuracy"]
+    model = distiller(student, teacher, loss="binary_crossentropy", metrics=metrics)
+    labels = TAGS[:, :1].copy()
+    labels[1::2] = -1
+    logs = measured(model, X, labels)
+    ours = numbers(student(X[::2]))
+    for metric in (keras.metrics.AUC(name="auc"), keras.metrics.Precision(0.4, name="precision")):
+        metric.update_state(TAGS[::2, :1], ours)
+        np.testing.assert_allclose(logs[metric.name], numbers(metric.result()), rtol=1e-5, err_msg=metric.name)
+    np.testing.assert_allclose(logs["accuracy"], ((ours > 0.5) == TAGS[::2, :1]).mean(), rtol=1e-5)
+
+
 def test_regression():
     student, teacher = dense(3, 1, "student"), dense(8, 1, "teacher")
     model = distiller(student, teacher, loss="mse", distillation_loss=losses.LogitMatching(weight=0.5))

@@ -16,6 +16,7 @@ from kdkeras.signals import Cached, Paired
 def check_data(
     x: Any,
     y: Any,
+    sample_weight: Any,
     student: keras.Model,
     teacher: keras.Model | None,
     task: Task,
@@ -28,6 +29,7 @@ def check_data(
     Args:
         x: What `fit` was given as x.
         y: What it was given as y.
+        sample_weight: What it was given as sample weights.
         student: The student.
         teacher: The teacher, or `None`.
         task: The student's task.
@@ -55,6 +57,11 @@ def check_data(
         raise ValueError(f"All parts of x need the same number of samples. Received: {sorted(lengths)}.")
     if y is None and needs_labels:
         raise ValueError("The task loss needs labels. Pass y, or task_weight=0 to learn from the teacher alone.")
+    if y is None and sample_weight is not None:
+        raise ValueError(
+            "Keras drops sample weights where there are no labels. Received: sample_weight without y. Pass y of -1 for "
+            "'not labelled'."
+        )
     if y is not None and is_array_like(y):
         for labels in keras.tree.flatten(y):
             check_finite(np.asarray(labels), "y")

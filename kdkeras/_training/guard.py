@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -18,9 +20,7 @@ _LOG = logging.getLogger("kdkeras")
 
 def copies(variables: list[keras.Variable]) -> list[Any]:
     """Return the values of variables, inside or outside of a graph, safe from later assignments."""
-    if _backend.name() == "torch":
-        return [ops.copy(variable.value) for variable in variables]
-    return [ops.convert_to_tensor(variable) for variable in variables]  # TensorFlow copies when it writes
+    return [ops.copy(variable.value) for variable in variables]  # TensorFlow really copies when it writes
 
 
 def undo_unless_sound(
@@ -172,8 +172,9 @@ class Watch(keras.callbacks.Callback):
     def _check(self) -> None:
         if impossible := int(_backend.number(self._health.impossible)):
             raise ValueError(
-                f"Labels must lie in the range of the student's outputs, or be -1 for 'not labelled'. Received: "
-                f"{impossible} labels out of range. No step was taken with them; number the classes from 0."
+                "Labels must lie in the range of the student's outputs, or be -1 for 'not labelled' (a whole row of -1 "
+                f"where an output has several units). Received: {impossible} labels out of range. No step was taken "
+                "with them; number the classes from 0."
             )
         skipped = int(_backend.number(self._health.in_a_row))
         if self._limit is not None and skipped >= self._limit:
@@ -181,3 +182,26 @@ class Watch(keras.callbacks.Callback):
                 f"{skipped} steps in a row were skipped, because {self._health.reason()}; the weights are those of the "
                 "last sound step. Look at the inputs, lower the learning rate, or clip the gradient (`clipnorm=1`)."
             )
+
+
+@contextlib.contextmanager
+def watching(watch: Watch, arguments: dict[str, Any], model: keras.Model) -> Iterator[None]:
+    """Add a watch to the callbacks of one `fit`.
+
+    Args:
+        watch: The watch.
+        arguments: Arguments of `fit`; a list of callbacks in it is replaced, a `CallbackList` lent the watch.
+        model: The model that is trained.
+    """
+    callbacks = arguments.get("callbacks")
+    if not isinstance(callbacks, keras.callbacks.CallbackList):
+        several = isinstance(callbacks, (list, tuple))
+        arguments["callbacks"] = [*(callbacks if several else [callbacks] if callbacks else []), watch]
+        yield
+        return
+    watch.set_model(model)
+    callbacks.callbacks.append(watch)
+    try:
+        yield
+    finally:
+        callbacks.callbacks.remove(watch)

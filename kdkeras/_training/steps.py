@@ -14,11 +14,12 @@ from kdkeras import _backend
 from kdkeras._symbolic import output_specs
 from kdkeras._training.data import first_batch
 from kdkeras._training.guard import copies, count_only, sound_state, undo_unless_sound
+from kdkeras._training.metrics import update_metrics
 from kdkeras._training.task import Task
 from kdkeras._training.teacher_apart import TeacherApart
 from kdkeras._training.teacher_signals import TeacherSignals, student_inputs
 from kdkeras._training.terms import Terms
-from kdkeras.inputs import specs_of_tensors
+from kdkeras.inputs import refuse_raw_images, specs_of_tensors
 from kdkeras.signals import Batch, Extractor, Signals
 
 
@@ -71,6 +72,7 @@ class Steps(TeacherApart):
             data_batch = first_batch(iterator) if data_batch is None else data_batch
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data_batch)
             x = specs_of_tensors(x)
+            refuse_raw_images(self.student, student_inputs(x))
             if self._connection is None:
                 self._connect(x)
             batch = Batch(student_inputs(x), output_specs(self._read_teacher, x))
@@ -226,7 +228,7 @@ class Steps(TeacherApart):
         # Keras has no public way to ask for the task loss alone, and `task_weight` must not touch the regularisation.
         task, impossible = ops.zeros(()), ops.zeros((), "int32")
         if self._compile_loss is not None and y is not None:
-            labels, predictions, weights, impossible = self._task.prepare(y, y_pred, sample_weight)
+            labels, predictions, weights, _, impossible = self._task.prepare(y, y_pred, sample_weight)
             task = self._terms.weigh_task(self._compile_loss(labels, predictions, weights), size)
         elif self._terms.needs_labels:
             raise ValueError("The task loss needs labels. Pass y, or task_weight=0 to learn from the teacher alone.")
@@ -240,9 +242,11 @@ class Steps(TeacherApart):
         """Update the compiled metrics with the student's predictions of what is labelled."""
         if y is None:
             return self.get_metrics_result()
-        if isinstance(y_pred, Signals):
-            y, y_pred, sample_weight, _ = self._task.prepare(y, y_pred, sample_weight)
-        return super().compute_metrics(x, y, y_pred, sample_weight)
+        if not isinstance(y_pred, Signals):
+            return super().compute_metrics(x, y, y_pred, sample_weight)
+        if self._compile_metrics is not None:
+            update_metrics(self._compile_metrics, self._task.prepare(y, y_pred, sample_weight))
+        return self.get_metrics_result()
 
     def get_metrics_result(self) -> dict[str, Any]:
         """Return the value of every metric that has seen labels."""

@@ -32,12 +32,14 @@ class Prepared(NamedTuple):
         labels: Labels without any −1, nested as the predictions.
         predictions: The student's predictions, with a Keras mask that leaves out what is not labelled.
         sample_weight: Sample weights that fit every output, or `None`.
+        labelled: Of each output which samples or positions have a label; `None` where that is not asked.
         impossible: Number of labels out of range.
     """
 
     labels: Any
     predictions: Any
     sample_weight: Any
+    labelled: list[Any]
     impossible: Any
 
 
@@ -70,14 +72,16 @@ class Task:
         ours = self._spread(labels)
         weights = [None] * len(predictions) if sample_weight is None else self._spread(sample_weight, shared=True)
         impossible = ops.zeros((), "int32")
+        known: list[Any] = [None] * len(predictions)
         if ours is None or weights is None:  # Keras has its own ways with partial labels, and its own words for errors
-            return Prepared(labels, student.predictions, sample_weight, impossible)
+            return Prepared(labels, student.predictions, sample_weight, known, impossible)
         for place, kind in enumerate(self.kinds):
             signals = student.output(place) if self.names else student
             mask = signals.masks.get("")
             if kind is not None:
                 ours[place], labelled, wrong = _clean(ours[place], predictions[place], kind)
                 impossible += wrong
+                known[place] = labelled
                 mask = labelled if mask is None else ops.logical_and(labelled, mask)
             if mask is not None:
                 predictions[place] = _mask_lender()([predictions[place], mask])
@@ -87,10 +91,11 @@ class Task:
                 shape = ops.ones_like(weights[place] if mask is None else mask, "float32")
                 weights[place] = ops.cast(weights[place], "float32") * shape
         if not self.names:
-            return Prepared(ours[0], predictions[0], weights[0], impossible)
+            return Prepared(ours[0], predictions[0], weights[0], known, impossible)
         pack = keras.tree.pack_sequence_as
         packed = None if sample_weight is None else pack(student.predictions, weights)
-        return Prepared(pack(student.predictions, ours), pack(student.predictions, predictions), packed, impossible)
+        ours, predictions = pack(student.predictions, ours), pack(student.predictions, predictions)
+        return Prepared(ours, predictions, packed, known, impossible)
 
     def with_independent_units(self, spec: SignalSpec) -> SignalSpec:
         """Return the student's spec with sigmoids where its task says so, though the model itself ends in logits.
@@ -123,6 +128,11 @@ class Task:
                 continue
             array = np.asarray(array)
             top = units - 1 if kind == "sparse" and units else 1
+            if kind == "binary" and array.ndim > 1 and ((array == -1).any(-1) != (array == -1).all(-1)).any():
+                raise ValueError(
+                    "A label of -1 must fill a whole row where an output has several units. Received: rows with some "
+                    "entries of -1. Leave those samples out of the task with rows of -1 only."
+                )
             wrong = ((array < 0) | (array > top)) & (array != -1)
             if kind == "sparse":
                 wrong |= array != np.floor(array)
