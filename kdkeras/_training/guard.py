@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from kdkeras import _backend
-from kdkeras._training.terms import Health
+from kdkeras._training.health import Health
 
 _LOG = logging.getLogger("kdkeras")
 
@@ -34,10 +34,8 @@ def undo_unless_sound(
         variables: Variables that are put back.
         before: Their values before the step.
     """
-    flags, counts, sound = _judged(ops.convert_to_tensor(health.flags), [ops.convert_to_tensor(v) for v in trained])
-    health.flags.assign(flags)
-    health.in_a_row.assign((ops.convert_to_tensor(health.in_a_row) + counts) * counts)
-    health.total.assign_add(counts)
+    record, sound = health.judge(ops.convert_to_tensor(health.record), [ops.convert_to_tensor(v) for v in trained])
+    health.record.assign(record)
 
     def undo() -> Any:
         for variable, value in zip(variables, before, strict=True):
@@ -53,9 +51,7 @@ def undo_unless_sound(
 
 def count_only(health: Health) -> None:
     """Count a step that was not finite, where replicas cannot put their variables back one by one."""
-    _, counts, _ = _judged(ops.convert_to_tensor(health.flags), [])
-    health.in_a_row.assign((ops.convert_to_tensor(health.in_a_row) + counts) * counts)
-    health.total.assign_add(counts)
+    health.record.assign(health.judge(ops.convert_to_tensor(health.record), [])[0])
 
 
 def sound_state(
@@ -73,26 +69,11 @@ def sound_state(
     Returns:
         A boolean tensor, and the non-trainable values to go on with.
     """
-    place = {id(variable): i for i, variable in enumerate(variables)}
-    flags, in_a_row, total = (place[id(variable)] for variable in (health.flags, health.in_a_row, health.total))
-    new_flags, counts, sound = _judged(new[flags], trained)
+    place = next(i for i, variable in enumerate(variables) if variable is health.record)
+    record, sound = health.judge(new[place], trained)
     kept = [ops.where(sound, ours, theirs) for ours, theirs in zip(new, old, strict=True)]
-    kept[flags] = new_flags
-    kept[place[id(health.impossible)]] = new[place[id(health.impossible)]]
-    kept[in_a_row] = (old[in_a_row] + counts) * counts
-    kept[total] = old[total] + counts
+    kept[place] = record
     return sound, kept
-
-
-def _judged(flags: Any, trained: list[Any]) -> tuple[Any, Any, Any]:
-    """Return the flags with that of the gradient, 1 for a step to leave out, and whether it may stay."""
-    terms = ops.all(ops.equal(flags, 0))
-    sums = [ops.sum(ops.cast(values, "float32")) for values in trained]
-    finite = ops.isfinite(sum(sums)) if sums else ops.convert_to_tensor(True)
-    sound = ops.logical_and(terms, finite)
-    gradient = ops.cast(ops.logical_and(terms, ops.logical_not(finite)), "int32")
-    flags = ops.concatenate([flags[:-1], ops.reshape(gradient, (1,))])
-    return flags, ops.cast(ops.logical_not(sound), "int32"), sound
 
 
 def fingerprint(model: keras.Model | None) -> int:
@@ -136,8 +117,7 @@ class Watch(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Set the counters to 0, and look at the teacher."""
-        for counter in (self._health.in_a_row, self._health.total, self._health.impossible):
-            counter.assign(ops.zeros((), "int32"))
+        self._health.forget()
         if self._teacher is None or self._teacher.built:
             self._fingerprint = fingerprint(self._teacher)
 
@@ -154,7 +134,7 @@ class Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the counters, and say how many steps were skipped."""
         self._check()
-        total = int(_backend.number(self._health.total))
+        total = self._health.total
         if total > self._told:
             _LOG.warning(
                 "%d steps of epoch %d were skipped, because %s.", total - self._told, epoch + 1, self._health.reason()
@@ -170,17 +150,17 @@ class Watch(keras.callbacks.Callback):
             )
 
     def _check(self) -> None:
-        if impossible := int(_backend.number(self._health.impossible)):
+        if impossible := self._health.impossible:
             raise ValueError(
                 "Labels must lie in the range of the student's outputs, or be -1 for 'not labelled' (a whole row of -1 "
                 f"where an output has several units). Received: {impossible} labels out of range. No step was taken "
                 "with them; number the classes from 0."
             )
-        skipped = int(_backend.number(self._health.in_a_row))
+        skipped = self._health.in_a_row
         if self._limit is not None and skipped >= self._limit:
             raise FloatingPointError(
-                f"{skipped} steps in a row were skipped, because {self._health.reason()}; the weights are those of the "
-                "last sound step. Look at the inputs, lower the learning rate, or clip the gradient (`clipnorm=1`)."
+                f"{skipped} steps in a row were skipped, because {self._health.reason()}. Look at the inputs, lower "
+                "the learning rate, or clip the gradient (`clipnorm=1`)."
             )
 
 

@@ -115,7 +115,8 @@ class Steps(TeacherApart):
 
     def _watched(self) -> list[keras.Variable]:
         """Return the variables whose new values must be finite: weights, and BatchNorm's statistics."""
-        return [v for v in self.own_variables if keras.backend.is_float_dtype(v.dtype)]
+        variables = {id(v): v for v in [*self.trainable_variables, *self.student.non_trainable_variables]}
+        return [v for v in variables.values() if keras.backend.is_float_dtype(v.dtype)]
 
     def _stateless_train_step(self, state: tuple[Any, ...], data: Any) -> tuple[dict[str, Any], tuple[Any, ...]]:
         """Run a step on JAX, where the state comes in and goes out."""

@@ -1,4 +1,4 @@
-"""The weighted terms of a distiller's loss, a running mean of each, and a record of those that are not finite."""
+"""The weighted terms of a distiller's loss, and a running mean of each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kdkeras import _backend
+from kdkeras._training.health import Health
 from kdkeras._training.task import Task, per_position
 from kdkeras.losses import DistillationLoss
 from kdkeras.losses.base import checked_number
@@ -41,7 +42,7 @@ class Terms(keras.layers.Layer):
         self.task_tracker.clear()
         self.task_tracker.extend([keras.metrics.Mean(name="task_loss")] if has_task else [])
         self.health.clear()
-        self.health.append(Health(["labels", "task_loss", "regularisation", *(loss.name for loss in losses)]))
+        self.health.append(Health(["task_loss", "regularisation", *(loss.name for loss in losses)]))
         self.task_weight = task_weight
 
     @property
@@ -101,42 +102,6 @@ class Terms(keras.layers.Layer):
         shown = ops.cast(mask, "float32")
         shown = shown * ops.cast(ops.size(shown), "float32") / ops.maximum(ops.sum(shown), 1.0)
         return shown if weights is None else weights * shown
-
-
-class Health(keras.layers.Layer):
-    """Which terms of the latest step were not finite, and how many steps were left out.
-
-    Attributes:
-        names: Of each flag, what is wrong where it is not 0.
-        flags: 0, or the number of replicas where the term was not finite; for labels, how many cannot be.
-        in_a_row: Steps left out since the last sound one.
-        total: Steps left out since the counter was last set to 0.
-        impossible: Labels out of range since the counter was last set to 0.
-    """
-
-    def __init__(self, names: list[str]) -> None:
-        super().__init__(name="health", dtype="float32", autocast=False)
-        self.names = [*names, "gradient"]
-        kwargs = {"initializer": "zeros", "trainable": False, "dtype": "int32"}
-        self.flags = self.add_weight(shape=(len(self.names),), aggregation="sum", name="flags", **kwargs)
-        self.in_a_row = self.add_weight(shape=(), aggregation="only_first_replica", name="in_a_row", **kwargs)
-        self.total = self.add_weight(shape=(), aggregation="only_first_replica", name="total", **kwargs)
-        self.impossible = self.add_weight(shape=(), aggregation="sum", name="impossible", **kwargs)
-        self.built = True
-
-    def note(self, impossible: Any, values: list[Any]) -> None:
-        """Write down, inside a step, which values are not finite."""
-        broken = [ops.cast(ops.logical_not(ops.isfinite(value)), "int32") for value in values]
-        self.flags.assign(ops.stack([impossible, *broken, ops.zeros((), "int32")]))
-        self.impossible.assign_add(impossible)
-
-    def reason(self) -> str:
-        """Return what was not finite in the latest step, for a message."""
-        flags = ops.convert_to_numpy(self.flags)
-        names = [name for name, flag in zip(self.names, flags, strict=True) if flag]
-        if names in ([], ["gradient"]):
-            return "the gradient was not finite"
-        return f"the loss term '{names[0]}' was not finite"
 
 
 def _same_positions(one: Any, other: Any) -> bool:
