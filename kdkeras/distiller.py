@@ -10,6 +10,7 @@ from typing import Any, Literal
 import keras
 
 from kdkeras import _backend
+from kdkeras._distribution import check_compile, strategy_scope, under_strategy
 from kdkeras._files import atomic_path
 from kdkeras._training.compile_arguments import as_losses, check_task_loss, from_tutorial, with_loss_scale
 from kdkeras._training.data import check_data, named, unnamed
@@ -83,6 +84,12 @@ class Distiller(Steps):
         name: str = "distiller",
     ) -> None:
         _check_models(student, teacher, teacher_inputs)
+        with strategy_scope(student):  # variables that train together belong to one strategy
+            self._set_up(student, teacher, teacher_inputs, name)
+
+    def _set_up(
+        self, student: keras.Model, teacher: keras.Model | None, teacher_inputs: Callable[[Any], Any] | None, name: str
+    ) -> None:
         # The inputs of this model carry the teacher's signals beside the student's inputs: nothing here may cast them.
         super().__init__(name=name, dtype="float32", autocast=False)
         self.student = student
@@ -116,6 +123,7 @@ class Distiller(Steps):
 
     # --- compiling ---------------------------------------------------------------------------------------------------
 
+    @under_strategy
     def compile(
         self,
         optimizer: Any = "rmsprop",
@@ -178,6 +186,10 @@ class Distiller(Steps):
             checked_number("Distiller", "max_skipped_steps", max_skipped_steps, minimum=1)
         if freeze_teacher not in (True, False, "auto"):
             raise ValueError(f"`freeze_teacher` must be True, False or 'auto'. Received: {freeze_teacher!r}.")
+        optimizer = keras.optimizers.get(optimizer)
+        if kwargs.get("auto_scale_loss", True):
+            optimizer = with_loss_scale(optimizer, self.student)
+        check_compile(self, optimizer, kwargs)
         losses = as_losses(distillation_loss)
         student = [path for term in losses for path in term.student_layers]
         teacher = [path for term in losses for path in term.teacher_layers]
@@ -195,8 +207,6 @@ class Distiller(Steps):
         self._task_loss = loss
         self._skip_limit = max_skipped_steps
         self._freeze = freeze_teacher
-        if kwargs.get("auto_scale_loss", True):
-            optimizer = with_loss_scale(keras.optimizers.get(optimizer), self.student)
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
         return self
 

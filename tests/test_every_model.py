@@ -278,6 +278,40 @@ def test_per_token_outputs_ignore_padding():
         np.testing.assert_allclose(value, logs[name], rtol=1e-4, err_msg=name)
 
 
+def test_padding_of_a_sample_without_weight_has_no_influence():
+    def tagger(width, name):
+        embedding = LAYERS.Embedding(10, width, mask_zero=True, name="embed")
+        return keras.Sequential([keras.Input((None,), dtype="int32"), embedding, LAYERS.Dense(3)], name=name)
+
+    terms = [losses.SoftTargets(1.0), losses.Hints("embed", "embed")]
+    model = distiller(tagger(2, "student"), tagger(5, "teacher"), distillation_loss=terms)
+    tokens = np.array([[1, 0, 0], [4, 5, 0]], "int32")
+    tags, weight = np.array([[0, 1, 2], [1, 1, 0]], "int32"), np.array([0.0, 1.0])
+    short = measured(model, tokens, tags, sample_weight=weight)
+    tokens[0] = [1, 2, 3]
+    for name, value in measured(model, tokens, tags, sample_weight=weight).items():
+        np.testing.assert_allclose(value, short[name], rtol=1e-5, err_msg=name)
+
+
+class OwnCrossentropy(keras.losses.SparseCategoricalCrossentropy):
+    pass
+
+
+def test_a_subclass_of_a_keras_loss_is_of_its_kind():
+    student, teacher = dense(3, 3, "student"), dense(8, 3, "teacher")
+    labels = np.where(np.arange(24) % 3, CLASSES, -1)
+    logs = measured(distiller(student, teacher, loss=OwnCrossentropy(from_logits=True)), X, labels)
+    known = labels >= 0
+    np.testing.assert_allclose(logs["task_loss"], crossentropy(CLASSES, student(X))[known].mean(), rtol=1e-4)
+
+
+def test_the_running_task_loss_is_the_mean_over_what_is_labelled():
+    student, teacher = dense(3, 3, "student"), dense(8, 3, "teacher")
+    labels = np.where(np.arange(24) < 10, -1, CLASSES)
+    logs = distiller(student, teacher).evaluate(X, labels, batch_size=8, verbose=0, return_dict=True)
+    np.testing.assert_allclose(logs["task_loss"], crossentropy(CLASSES, student(X))[10:].mean(), rtol=1e-4)
+
+
 def test_taps_reach_into_nested_models():
     def network(width, name):
         backbone = keras.Sequential([keras.Input((6, 6, 1)), LAYERS.Conv2D(width, 3, name="conv4")], name="backbone")

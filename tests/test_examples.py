@@ -10,6 +10,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 RESULTS = {
     "keras_tutorial_distillation": "from scratch",
     "student_for_the_phone": "student.tflite: int8",
+    "two_workers": "workers trained one student",
     "tree_with_rules": "Most important features",
 }
 

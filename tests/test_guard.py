@@ -91,6 +91,13 @@ def test_skipped_steps_are_told(caplog):
     assert words[1].startswith("1 steps of epoch 2 were skipped")
 
 
+def test_an_epoch_without_a_sound_step_has_no_loss():
+    stop = keras.callbacks.EarlyStopping("loss", patience=0)
+    model = distiller(max_skipped_steps=100)
+    history = model.fit(Stream(X * np.nan, Y), epochs=2, shuffle=False, verbose=0, callbacks=[stop]).history
+    assert np.isnan(history["loss"]).all()
+
+
 def test_too_many_in_a_row_stop_training_and_name_the_term():
     marked = X.copy()
     marked[:, 0] = 1000

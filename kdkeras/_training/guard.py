@@ -135,6 +135,9 @@ class Watch(keras.callbacks.Callback):
         """Look at the counters, and say how many steps were skipped."""
         self._check()
         total = self._health.total
+        steps, self._batches = self._batches * self.model.steps_per_execution, 0
+        if logs is not None and total - self._told > steps - self.model.steps_per_execution:
+            logs["loss"] = float("nan")  # no step is left to be the mean of, and 0 would be the best one ever
         if total > self._told:
             _LOG.warning(
                 "%d steps of epoch %d were skipped, because %s.", total - self._told, epoch + 1, self._health.reason()
@@ -176,11 +179,12 @@ def watching(watch: Watch, arguments: dict[str, Any], model: keras.Model) -> Ite
     callbacks = arguments.get("callbacks")
     if not isinstance(callbacks, keras.callbacks.CallbackList):
         several = isinstance(callbacks, (list, tuple))
-        arguments["callbacks"] = [*(callbacks if several else [callbacks] if callbacks else []), watch]
+        # First: what it finds, the others must not take for a result.
+        arguments["callbacks"] = [watch, *(callbacks if several else [callbacks] if callbacks else [])]
         yield
         return
     watch.set_model(model)
-    callbacks.callbacks.append(watch)
+    callbacks.callbacks.insert(0, watch)
     try:
         yield
     finally:

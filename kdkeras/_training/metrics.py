@@ -21,7 +21,7 @@ def update_metrics(compiled: Any, prepared: Prepared) -> None:
         compiled: Keras' holder of the compiled metrics.
         prepared: Labels, predictions and weights.
     """
-    labels, predictions, sample_weight, labelled, _ = prepared
+    labels, predictions, sample_weight, _, labelled, _ = prepared
     if all(known is None for known in labelled):
         compiled.update_state(labels, predictions, sample_weight)
         return

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from kdkeras import _backend
+from kdkeras._distribution import AcrossDevices
 from kdkeras._symbolic import output_specs
 from kdkeras._training.data import first_batch
 from kdkeras._training.guard import copies, count_only, sound_state, undo_unless_sound
@@ -36,7 +37,7 @@ class Connection:
     task: Task
 
 
-class Steps(TeacherApart):
+class Steps(TeacherApart, AcrossDevices):
     """The steps of a model that learns from a teacher; `kdkeras.Distiller` sets up what they need.
 
     Attributes:
@@ -229,8 +230,11 @@ class Steps(TeacherApart):
         # Keras has no public way to ask for the task loss alone, and `task_weight` must not touch the regularisation.
         task, impossible = ops.zeros(()), ops.zeros((), "int32")
         if self._compile_loss is not None and y is not None:
-            labels, predictions, weights, _, impossible = self._task.prepare(y, y_pred, sample_weight)
-            task = self._terms.weigh_task(self._compile_loss(labels, predictions, weights), size)
+            ready = self._task.prepare(y, y_pred, sample_weight)
+            task, impossible = self._compile_loss(ready.labels, ready.predictions, ready.loss_weight), ready.impossible
+            known = ready.labelled[0] if len(ready.labelled) == 1 else None
+            share = 1.0 if known is None else ops.mean(ops.cast(known, "float32"))
+            task = self._terms.weigh_task(task, share * ops.cast(size, "float32"))
         elif self._terms.needs_labels:
             raise ValueError("The task loss needs labels. Pass y, or task_weight=0 to learn from the teacher alone.")
         penalty = sum((self._aggregate_additional_loss(loss) for loss in self.losses), ops.zeros(()))

@@ -32,6 +32,7 @@ class Prepared(NamedTuple):
         labels: Labels without any −1, nested as the predictions.
         predictions: The student's predictions, with a Keras mask that leaves out what is not labelled.
         sample_weight: Sample weights that fit every output, or `None`.
+        loss_weight: The same for the task loss, where a sample of weight 0 must not even count as one that is shown.
         labelled: Of each output which samples or positions have a label; `None` where that is not asked.
         impossible: Number of labels out of range.
     """
@@ -39,6 +40,7 @@ class Prepared(NamedTuple):
     labels: Any
     predictions: Any
     sample_weight: Any
+    loss_weight: Any
     labelled: list[Any]
     impossible: Any
 
@@ -51,11 +53,13 @@ class Task:
         names: Name of each output, in the order of `keras.tree.flatten`; empty where there is only one.
         kinds: Of each output `"sparse"`, `"one-hot"`, `"binary"`, or `None` where labels are left as they are.
         units: Of each output the number of units.
+        means: Whether the loss of each output is a mean over samples and positions, as Keras' losses are by default.
     """
 
     names: tuple[str, ...] = ()
     kinds: tuple[str | None, ...] = (None,)
     units: tuple[int | None, ...] = (None,)
+    means: tuple[bool, ...] = (True,)
 
     def prepare(self, labels: Any, student: Signals, sample_weight: Any) -> Prepared:
         """Return labels, predictions and weights for the task loss.
@@ -74,7 +78,8 @@ class Task:
         impossible = ops.zeros((), "int32")
         known: list[Any] = [None] * len(predictions)
         if ours is None or weights is None:  # Keras has its own ways with partial labels, and its own words for errors
-            return Prepared(labels, student.predictions, sample_weight, known, impossible)
+            return Prepared(labels, student.predictions, sample_weight, sample_weight, known, impossible)
+        loss_weights = list(weights)
         for place, kind in enumerate(self.kinds):
             signals = student.output(place) if self.names else student
             mask = signals.masks.get("")
@@ -90,12 +95,20 @@ class Task:
                 # A copy of full shape: on PyTorch, Keras multiplies the mask into the very weights that it is given.
                 shape = ops.ones_like(weights[place] if mask is None else mask, "float32")
                 weights[place] = ops.cast(weights[place], "float32") * shape
+                loss_weights[place] = weights[place]
+                if mask is not None and self.means[place]:
+                    # Keras divides by the share of all that is shown: put the share of what has a weight in its place.
+                    shown = ops.mean(ops.cast(mask, "float32"))
+                    loss_weights[place] = weights[place] * shown / share_shown(mask, weights[place])
         if not self.names:
-            return Prepared(ours[0], predictions[0], weights[0], known, impossible)
-        pack = keras.tree.pack_sequence_as
-        packed = None if sample_weight is None else pack(student.predictions, weights)
-        ours, predictions = pack(student.predictions, ours), pack(student.predictions, predictions)
-        return Prepared(ours, predictions, packed, known, impossible)
+            return Prepared(ours[0], predictions[0], weights[0], loss_weights[0], known, impossible)
+        ours, predictions, weights, loss_weights = (
+            keras.tree.pack_sequence_as(student.predictions, each)
+            for each in (ours, predictions, weights, loss_weights)
+        )
+        if sample_weight is None:
+            weights = loss_weights = None
+        return Prepared(ours, predictions, weights, loss_weights, known, impossible)
 
     def with_independent_units(self, spec: SignalSpec) -> SignalSpec:
         """Return the student's spec with sigmoids where its task says so, though the model itself ends in logits.
@@ -182,7 +195,9 @@ def task_of(loss: Any, spec: SignalSpec) -> Task:
     """
     names = tuple(spec.outputs)
     units = tuple(output.logits[-1] for output in (list(spec.outputs.values()) or [spec]))
-    return Task(names, tuple(_KINDS.get(loss_name(one)) for one in losses_by_output(loss, names)), units)
+    losses = losses_by_output(loss, names)
+    means = tuple(getattr(one, "reduction", "mean") in ("mean", "sum_over_batch_size") for one in losses)
+    return Task(names, tuple(_KINDS.get(loss_name(one)) for one in losses), units, means)
 
 
 def losses_by_output(loss: Any, names: tuple[str, ...]) -> list[Any]:
@@ -214,10 +229,30 @@ def loss_name(loss: Any) -> str:
     Returns:
         The name; empty where there is none.
     """
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", "")
-    if isinstance(loss, keras.losses.Loss):
-        name = type(loss).__name__
+    if not isinstance(loss, keras.losses.Loss):
+        return _plain(loss if isinstance(loss, str) else getattr(loss, "__name__", ""))
+    names = [_plain(kind.__name__) for kind in type(loss).__mro__]  # a subclass of a Keras loss is of its kind
+    return next((name for name in names if name in _KINDS), names[0])
+
+
+def _plain(name: str) -> str:
     return name.replace("_", "").lower()
+
+
+def share_shown(shown: Any, weights: Any = None) -> Any:
+    """Return which share of all that has a weight is shown.
+
+    Args:
+        shown: Boolean mask, shape `(batch, ...)`.
+        weights: Weights that can be broadcast to it, or `None`.
+
+    Returns:
+        A number above 0, for it divides; 1 where nothing is shown.
+    """
+    shown = ops.cast(shown, "float32")
+    counts = ops.ones_like(shown) if weights is None else ops.ones_like(shown) * ops.cast(weights != 0, "float32")
+    share = ops.sum(shown * counts) / ops.maximum(ops.sum(counts), 1.0)
+    return ops.where(share > 0, share, ops.ones_like(share))
 
 
 def per_position(weights: Any, rank: int) -> Any:

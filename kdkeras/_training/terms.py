@@ -9,7 +9,7 @@ from keras import ops
 
 from kdkeras import _backend
 from kdkeras._training.health import Health
-from kdkeras._training.task import Task, per_position
+from kdkeras._training.task import Task, per_position, share_shown
 from kdkeras.losses import DistillationLoss
 from kdkeras.losses.base import checked_number
 from kdkeras.signals import Signals
@@ -99,8 +99,7 @@ class Terms(keras.layers.Layer):
         if mask is None or not _same_positions(mask, values):
             return weights
         # As Keras: the mean is over what is shown, so what is shown weighs more.
-        shown = ops.cast(mask, "float32")
-        shown = shown * ops.cast(ops.size(shown), "float32") / ops.maximum(ops.sum(shown), 1.0)
+        shown = ops.cast(mask, "float32") / share_shown(mask, weights)
         return shown if weights is None else weights * shown
 
 
