@@ -246,7 +246,7 @@ def test_save_and_load(tmp_path, combine):
     np.testing.assert_array_equal(loaded.predict(X, verbose=0), ensemble.predict(X, verbose=0))
 
 
-@keras.saving.register_keras_serializable(package="tests")
+@keras.saving.register_keras_serializable(package="test_teachers")
 class Subclassed(keras.Model):
     def __init__(self, name):
         super().__init__(name=name)
