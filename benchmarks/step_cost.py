@@ -293,6 +293,15 @@ def peak_memory(pair: str, name: str, options: argparse.Namespace) -> float:
     return float(run.stdout.splitlines()[-1])
 
 
+def own_peak() -> float:
+    """Return the peak memory of this process in MB."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # `ru_maxrss` is inherited from the process that started this one
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
 def check(figures: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each target with what was reached."""
     results = []
@@ -350,6 +359,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=10, help="timed steps per round")
     parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure peak memory")
+    parser.add_argument(
+        "--memory-only", action="store_true", help="measure peak memory anew for the figures in the file"
+    )
     parser.add_argument("--memory-of", choices=CASES, help=argparse.SUPPRESS)  # what those processes are given
     parser.add_argument("--output", type=Path, help="default: a JSON file beside this script")
     options = parser.parse_args()
@@ -360,7 +372,7 @@ def main() -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
     if options.memory_of:
         CASES[options.memory_of](options.memory_of, PAIRS[options.pairs[0]](), time.process_time).times(options.steps)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+        print(own_peak())
         return
     # Only TensorFlow's graphs are made of constants; XLA folds nothing that comes as an argument.
     names = [name for name in options.cases if options.backend == "tensorflow" or "frozen" not in name]
@@ -369,6 +381,26 @@ def main() -> None:
 
 def report(options: argparse.Namespace, names: list[str]) -> None:
     """Measure, print the tables and write the file."""
+    output = options.output or Path(__file__).with_name(f"step_cost_{options.backend}_{options.device}.json")
+    record = remember(output, options) if options.memory_only else measure_all(options, names)
+    output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(tables(record)))
+
+
+def remember(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the record in a file with its peak memories measured anew."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for name, pair in record["pairs"].items():
+        for case, figures in pair["cases"].items():
+            print(f"{name}, {case} ...", file=sys.stderr, flush=True)
+            figures["peak_megabytes"] = peak_memory(name, case, options)
+        pair["targets"] = check(pair["cases"])
+    record["memory_command"] = shlex.join(["python", "benchmarks/step_cost.py", *sys.argv[1:]])
+    return record
+
+
+def measure_all(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
+    """Measure every pair."""
     packages = ("kdkeras", "keras", "tensorflow", "numpy", *(("jax",) if options.backend == "jax" else ()))
     record: dict[str, Any] = {
         "command": shlex.join(["python", "benchmarks/step_cost.py", *sys.argv[1:]]),
@@ -393,9 +425,7 @@ def report(options: argparse.Namespace, names: list[str]) -> None:
             "cases": figures,
             "targets": check(figures),
         }
-    default = Path(__file__).with_name(f"step_cost_{options.backend}_{options.device}.json")
-    (options.output or default).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(tables(record)))
+    return record
 
 
 if __name__ == "__main__":
