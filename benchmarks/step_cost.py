@@ -359,9 +359,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=10, help="timed steps per round")
     parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure peak memory")
-    parser.add_argument(
-        "--memory-only", action="store_true", help="measure peak memory anew for the figures in the file"
-    )
+    parser.add_argument("--memory-only", action="store_true", help="measure memory anew for the figures in the file")
     parser.add_argument("--memory-of", choices=CASES, help=argparse.SUPPRESS)  # what those processes are given
     parser.add_argument("--output", type=Path, help="default: a JSON file beside this script")
     options = parser.parse_args()
