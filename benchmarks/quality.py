@@ -35,7 +35,7 @@ from kdkeras.scores import classification_scores
 SEEDS = (0, 1, 2)
 SELECTION_SEED = 100
 IMAGES = 10_000
-EPOCHS = 12
+EPOCHS = 8
 BATCH = 64
 LEARNING_RATE = 2e-3  # falls to 0 along a cosine
 MEASURES = {

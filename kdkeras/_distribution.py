@@ -33,9 +33,10 @@ class AcrossDevices(keras.Model):
         split = kwargs.get("validation_split") or 0.0
         x = checked_batches(self, x, batch_size, split)
         if kwargs.get("validation_data") is not None:
-            ours, *others = _as_tuple(kwargs["validation_data"])
+            given = kwargs["validation_data"]
+            ours, *others = _as_tuple(given)
             ours = checked_batches(self, ours, kwargs.get("validation_batch_size") or batch_size)
-            kwargs["validation_data"] = (ours, *others) if others else ours
+            kwargs["validation_data"] = (ours, *others) if isinstance(given, (tuple, list)) else ours
         return super().fit(x, y, batch_size, **kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ from kdkeras._distribution import check_compile, strategy_scope, under_strategy
 from kdkeras._files import atomic_path
 from kdkeras._training.compile_arguments import as_losses, check_task_loss, from_tutorial, with_loss_scale
 from kdkeras._training.data import check_data, named, unnamed
-from kdkeras._training.guard import Watch, watching
+from kdkeras._training.guard import Watch, is_finite, watching
 from kdkeras._training.steps import Connection, Steps
 from kdkeras._training.task import task_of
 from kdkeras._training.teacher_signals import TeacherSignals, student_inputs
@@ -22,7 +22,7 @@ from kdkeras._training.terms import Terms
 from kdkeras.inputs import input_specs, specs_of_shapes
 from kdkeras.losses import DistillationLoss
 from kdkeras.losses.base import checked_number
-from kdkeras.signals import Extractor
+from kdkeras.signals import Cached, Extractor, Paired
 
 
 @keras.saving.register_keras_serializable(package="kdkeras")
@@ -230,14 +230,16 @@ class Distiller(Steps):
         check_task_loss(task_loss, student)
         if teacher is None:
             return None
-        if any(loss.compares_outputs for loss in losses):
+        if any(loss.needs_logits for loss in losses):
             with _backend.outside_of_graphs():  # Keras may ask while it traces, but a probe must run
                 readers[0].refuse_hidden_probabilities(inputs)
                 readers[1].refuse_hidden_probabilities()
         task = task_of(task_loss, student)
         for loss in losses:
             loss.join(self, task.with_independent_units(student), teacher)
-        return Connection(x, task)
+        with _backend.outside_of_graphs():
+            infinite = frozenset(id(v) for v in self.student.non_trainable_variables if not is_finite(v))
+        return Connection(x, task, infinite)
 
     def save(self, filepath: str | Path, *args: Any, **kwargs: Any) -> None:
         """Save student, teacher, losses and optimizer, to go on training later; the student alone saves itself.
@@ -314,6 +316,8 @@ class Distiller(Steps):
         self._check_data(x, y, arguments.get("sample_weight"))
         watch = Watch(self._terms.health[0], self.teacher, self._skip_limit)
         del arguments["self"]
+        if isinstance(arguments.get("validation_data"), (Paired, Cached)):
+            arguments["validation_data"] = (arguments["validation_data"],)  # or Keras takes its parts for x and y
         with self._fixed_teacher(), watching(watch, arguments, self):
             return super().fit(**arguments)
 

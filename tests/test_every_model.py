@@ -312,6 +312,48 @@ def test_the_running_task_loss_is_the_mean_over_what_is_labelled():
     np.testing.assert_allclose(logs["task_loss"], crossentropy(CLASSES, student(X))[10:].mean(), rtol=1e-4)
 
 
+def test_pixels_of_an_ignored_class():
+    student, teacher = pixelwise(2, "student"), pixelwise(5, "teacher")
+    ignoring = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
+    labels = PIXELS.astype("uint8")
+    labels[:, :2] = 255
+    logs = measured(distiller(student, teacher, loss=ignoring), IMAGES, labels)
+    expected = crossentropy(PIXELS, student(IMAGES))[:, 2:].mean()
+    np.testing.assert_allclose(logs["task_loss"], expected, rtol=1e-4)
+
+
+def test_labels_of_eight_bits():
+    student, teacher = dense(3, 256, "student"), dense(8, 256, "teacher")
+    labels = np.arange(24).astype("uint8") + 230
+    logs = measured(distiller(student, teacher), X, labels)
+    np.testing.assert_allclose(logs["task_loss"], crossentropy(labels.astype("int64"), student(X)).mean(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["softplus", "tanh", "relu"])
+def test_regressions_may_end_in_any_activation(activation):
+    student, teacher = (dense(w, 1, name, activation=activation) for w, name in ((3, "student"), (8, "teacher")))
+    model = distiller(student, teacher, loss="mse", distillation_loss=losses.LogitMatching())
+    error = ((numbers(student(X)) - numbers(teacher(X))) ** 2).mean()
+    np.testing.assert_allclose(measured(model, X, AMOUNTS)["logit_matching"], error, rtol=1e-4)
+
+
+def test_a_loss_meets_another_task_after_another_compile():
+    student, teacher, soft = dense(3, 3, "student"), dense(8, 3, "teacher"), losses.SoftTargets(1.0)
+    model = distiller(student, teacher, loss=keras.losses.BinaryCrossentropy(from_logits=True), distillation_loss=soft)
+    model.compile("sgd", SPARSE, distillation_loss=soft)
+    np.testing.assert_allclose(
+        measured(model, X, CLASSES)["soft_targets"], kl(teacher(X), student(X)).mean(), rtol=1e-4
+    )
+
+
+def test_weights_in_a_list_of_one():
+    student, teacher = dense(3, 3, "student"), dense(8, 3, "teacher")
+    weight = np.arange(24) / 24
+    logs = measured(distiller(student, teacher), X, CLASSES, sample_weight=[weight])
+    expected = (kl(teacher(X), student(X), 4.0) * weight).mean()
+    np.testing.assert_allclose(logs["soft_targets"], expected, rtol=1e-4)
+
+
 def test_taps_reach_into_nested_models():
     def network(width, name):
         backbone = keras.Sequential([keras.Input((6, 6, 1)), LAYERS.Conv2D(width, 3, name="conv4")], name="backbone")
@@ -384,6 +426,36 @@ def test_subclassed_models_on_pairs():
     assert np.isfinite(model.fit(pair, CLASSES, verbose=0).history["soft_targets"]).all()
     assert model.student.hidden.kernel.shape == (2, 2)
     assert model.teacher.hidden.kernel.shape == (6, 5)
+
+
+class PairedStream(keras.utils.PyDataset):
+    """Batches of pairs and nothing else."""
+
+    def __init__(self, pair):
+        super().__init__()
+        self.pair = pair
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return (self.pair,)
+
+
+def test_pairs_without_labels_are_not_taken_for_inputs_and_labels():
+    student, teacher = dense(3, 3, "student"), dense(8, 3, "teacher")
+    model = distiller(student, teacher, loss=None, distillation_loss=losses.SoftTargets(1.0))
+    pair = kdkeras.Paired(student=X, teacher=X + 5)
+    expected = kl(teacher(X + 5), student(X)).mean()
+    assert abs(expected - kl(teacher(X), student(X)).mean()) > 0.01
+    for data in (pair, PairedStream(pair)):
+        logs = model.evaluate(data, batch_size=24 if data is pair else None, verbose=0, return_dict=True)
+        np.testing.assert_allclose(logs["soft_targets"], expected, rtol=1e-4)
+    keras.utils.set_random_seed(0)
+    model.compile(keras.optimizers.SGD(0.0), None, distillation_loss=losses.SoftTargets(1.0))
+    for data in (pair, (pair,)):
+        history = model.fit(pair, validation_data=data, validation_batch_size=24, verbose=0).history
+        np.testing.assert_allclose(history["val_soft_targets"], [expected], rtol=1e-4)
 
 
 def test_class_counts_may_differ_where_only_features_are_compared():

@@ -143,6 +143,77 @@ def test_half_precision_overflow_is_skipped_with_batchnorm_intact():
     assert np.isfinite(model.evaluate(X, Y, verbose=0)).all()
 
 
+class Cliff(losses.DistillationLoss):
+    """Finite, with a slope that is not, where an input carries a mark."""
+
+    def call(self, student, teacher, labels=None):
+        marked = keras.ops.cast(teacher.features["mark"][:, :1] > 100, "float32")
+        return keras.ops.sum(keras.ops.sqrt((1 - marked) * student.logits**2), axis=-1)
+
+
+def test_gathered_gradients_stay_finite():
+    loss = Cliff()
+    loss.teacher_layers = ("mark",)
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=4)
+    model = distiller(optimizer=optimizer, distillation_loss=loss, max_skipped_steps=3)
+    marked = X.copy()
+    marked[9, 0] = 1000
+    before = model.student.get_weights()
+    model.fit(Stream(marked, Y, 4), epochs=3, shuffle=False, verbose=0)
+    after = model.student.get_weights()
+    assert all(np.isfinite(values).all() for values in after)
+    assert np.abs(after[0] - before[0]).max() > 1e-4
+
+
+class Masked(LAYERS.Layer):
+    """Adds a constant weight that is not finite where nothing shows it."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.mask = self.add_weight(shape=(6, 6), initializer=keras.initializers.Constant(value), trainable=False)
+
+    def call(self, inputs):
+        mask = keras.ops.convert_to_tensor(self.mask)
+        shown = keras.ops.eye(6) * keras.ops.where(keras.ops.eye(6) > 0, 0.0, mask)
+        return inputs + keras.ops.matmul(inputs, keras.ops.where(keras.ops.eye(6) > 0, shown, 0.0))
+
+
+@pytest.mark.parametrize("value", [-np.inf, float(np.finfo("float32").min)])
+def test_constant_weights_may_be_infinite(value):
+    student = keras.Sequential([keras.Input((6,)), Masked(value), LAYERS.Dense(3)], name="student")
+    model = kdkeras.Distiller(student=student, teacher=network(8, "teacher")).compile("sgd", SPARSE)
+    before = student.layers[-1].get_weights()
+    model.fit(X, Y, epochs=2, verbose=0)
+    assert np.abs(student.layers[-1].get_weights()[0] - before[0]).max() > 1e-5
+
+
+def test_train_on_batch_does_not_keep_silent():
+    model = distiller(max_skipped_steps=2)
+    with pytest.raises(ValueError, match="32 labels out of range"):
+        model.train_on_batch(X, Y + 7)
+    model.train_on_batch(X * np.nan, Y)
+    with pytest.raises(FloatingPointError, match="2 steps in a row"):
+        model.train_on_batch(X * np.nan, Y)
+    assert np.isfinite(model.train_on_batch(X, Y)).all()
+
+
+def test_evaluate_does_not_score_impossible_labels():
+    model = distiller()
+    logs = model.evaluate(Stream(X, np.full(32, 7)), verbose=0, return_dict=True)
+    assert np.isnan(logs["loss"])
+    assert np.isnan(logs["task_loss"])
+    assert np.isfinite(logs["soft_targets"])
+
+
+def test_the_distillers_own_functions_are_not_trained():
+    projection = keras.Sequential([keras.Input((6,)), LAYERS.Dense(6)])
+    model = kdkeras.Distiller(student=network(4, "s"), teacher=network(8, "t"), teacher_inputs=projection)
+    model.compile(keras.optimizers.AdamW(weight_decay=0.1), SPARSE)
+    before = projection.get_weights()
+    model.fit(X, Y, verbose=0)
+    assert_same(projection.get_weights(), before)
+
+
 # --- the teacher ------------------------------------------------------------------------------------------------------
 
 

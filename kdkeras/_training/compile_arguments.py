@@ -71,22 +71,6 @@ def from_tutorial(
     return student_loss_fn, loss, alpha
 
 
-def check_task_weight(value: float) -> None:
-    """Raise if the task loss cannot be weighted so.
-
-    Args:
-        value: Factor on the task loss.
-
-    Raises:
-        TypeError: The weight is no number.
-        ValueError: The weight is negative or not finite.
-    """
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"`compile` needs a number as task_weight. Received: {value!r}.")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"`compile` needs a finite task_weight of at least 0. Received: {value}.")
-
-
 def check_task_loss(loss: Any, spec: SignalSpec) -> None:
     """Raise if the task loss of an output would apply the softmax twice, or never.
 

@@ -68,6 +68,20 @@ def check_data(
         task.check_labels(y)
 
 
+def unpacked(batch: Any) -> tuple[Any, Any, Any]:
+    """Return inputs, labels and weights of a batch.
+
+    Args:
+        batch: What the data gave. A bare `Paired` or `Cached` is inputs, though it is a tuple.
+
+    Returns:
+        x, y and sample weights; `None` for what is not there.
+    """
+    if isinstance(batch, (Paired, Cached)):
+        return batch, None, None
+    return keras.utils.unpack_x_y_sample_weight(batch)
+
+
 def first_batch(iterator: Any) -> Any:
     """Return the first batch of what Keras iterates over in `fit`.
 

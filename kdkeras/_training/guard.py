@@ -98,6 +98,26 @@ def fingerprint(model: keras.Model | None) -> int:
     return checksum
 
 
+def is_finite(variable: keras.Variable) -> bool:
+    """Return whether all values of a variable are finite.
+
+    Args:
+        variable: Any variable.
+
+    Returns:
+        True, or for numbers that are not finite False.
+
+    Example:
+        >>> import keras
+        >>> from kdkeras._training.guard import is_finite
+        >>> is_finite(keras.Variable([1.0, float("inf")]))
+        False
+    """
+    if not keras.backend.is_float_dtype(variable.dtype):
+        return True
+    return bool(np.isfinite(np.asarray(ops.convert_to_numpy(variable), dtype="float64")).all())
+
+
 class Watch(keras.callbacks.Callback):
     """Stops training after too many steps in a row that were not finite, and tells when the teacher was changed.
 
@@ -113,7 +133,7 @@ class Watch(keras.callbacks.Callback):
         self._teacher = teacher
         self._limit = limit
         self._fingerprint: int | None = None
-        self._batches = self._told = 0
+        self._batches = self._told = self._before = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Set the counters to 0, and look at the teacher."""
@@ -129,14 +149,20 @@ class Watch(keras.callbacks.Callback):
         if self._limit is not None and self._batches % self._limit == 0:
             if _backend.name() == "jax":
                 self.model.jax_state_sync()
-            self._check()
+            check_health(self._health, self._limit)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Remember how far the optimizer is."""
+        self._before = self._iterations()
+
+    def _iterations(self) -> int:
+        return int(ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Look at the counters, and say how many steps were skipped."""
-        self._check()
+        check_health(self._health, self._limit)
         total = self._health.total
-        steps, self._batches = self._batches * self.model.steps_per_execution, 0
-        if logs is not None and total - self._told > steps - self.model.steps_per_execution:
+        if logs is not None and total > self._told and self._iterations() == self._before:
             logs["loss"] = float("nan")  # no step is left to be the mean of, and 0 would be the best one ever
         if total > self._told:
             _LOG.warning(
@@ -152,19 +178,29 @@ class Watch(keras.callbacks.Callback):
                 "distiller assigns its weights: look for callbacks and layers that both models share."
             )
 
-    def _check(self) -> None:
-        if impossible := self._health.impossible:
-            raise ValueError(
-                "Labels must lie in the range of the student's outputs, or be -1 for 'not labelled' (a whole row of -1 "
-                f"where an output has several units). Received: {impossible} labels out of range. No step was taken "
-                "with them; number the classes from 0."
-            )
-        skipped = self._health.in_a_row
-        if self._limit is not None and skipped >= self._limit:
-            raise FloatingPointError(
-                f"{skipped} steps in a row were skipped, because {self._health.reason()}. Look at the inputs, lower "
-                "the learning rate, or clip the gradient (`clipnorm=1`)."
-            )
+
+def check_health(health: Health, limit: int | None) -> None:
+    """Raise if steps must not go on like this.
+
+    Args:
+        health: What the steps noted.
+        limit: Number of skipped steps in a row that is too many, or `None`.
+
+    Raises:
+        ValueError: There were labels out of range.
+        FloatingPointError: Too many steps in a row were skipped.
+    """
+    if impossible := health.impossible:
+        raise ValueError(
+            "Labels must lie in the range of the student's outputs, or be -1 for 'not labelled' (a whole row of -1 "
+            f"where an output has several units). Received: {impossible} labels out of range. No step was taken "
+            "with them; number the classes from 0."
+        )
+    if limit is not None and health.in_a_row >= limit:
+        raise FloatingPointError(
+            f"{health.in_a_row} steps in a row were skipped, because {health.reason()}. Look at the inputs, lower the "
+            "learning rate, or clip the gradient (`clipnorm=1`)."
+        )
 
 
 @contextlib.contextmanager

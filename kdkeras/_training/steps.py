@@ -13,8 +13,8 @@ from keras import ops
 from kdkeras import _backend
 from kdkeras._distribution import AcrossDevices
 from kdkeras._symbolic import output_specs
-from kdkeras._training.data import first_batch
-from kdkeras._training.guard import copies, count_only, sound_state, undo_unless_sound
+from kdkeras._training.data import first_batch, unpacked
+from kdkeras._training.guard import check_health, copies, count_only, sound_state, undo_unless_sound
 from kdkeras._training.metrics import update_metrics
 from kdkeras._training.task import Task
 from kdkeras._training.teacher_apart import TeacherApart
@@ -31,10 +31,12 @@ class Connection:
     Attributes:
         x: Symbolic x of the data. It stays in here, for Keras would track a dict that hangs on a model itself.
         task: The student's task.
+        infinite: Identities of the student's variables that never were finite, such as a mask of -inf.
     """
 
     x: Any
     task: Task
+    infinite: frozenset[int] = frozenset()
 
 
 class Steps(TeacherApart, AcrossDevices):
@@ -71,7 +73,7 @@ class Steps(TeacherApart, AcrossDevices):
         """Connect the models and let Keras build losses and metrics, all on symbols: what is wrong shows here."""
         if not self._ready():
             data_batch = first_batch(iterator) if data_batch is None else data_batch
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data_batch)
+            x, y, sample_weight = unpacked(data_batch)
             x = specs_of_tensors(x)
             refuse_raw_images(self.student, student_inputs(x))
             if self._connection is None:
@@ -115,9 +117,12 @@ class Steps(TeacherApart, AcrossDevices):
         return self.get_metrics_result()
 
     def _watched(self) -> list[keras.Variable]:
-        """Return the variables whose new values must be finite: weights, and BatchNorm's statistics."""
-        variables = {id(v): v for v in [*self.trainable_variables, *self.student.non_trainable_variables]}
-        return [v for v in variables.values() if keras.backend.is_float_dtype(v.dtype)]
+        """Return the variables whose new values must be finite: weights, BatchNorm's statistics, gathered gradients."""
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        gathered = getattr(optimizer, "_accumulated_gradients", ())  # Keras has no public name for them
+        variables = {id(v): v for v in [*self.trainable_variables, *self.student.non_trainable_variables, *gathered]}
+        infinite = self._connection.infinite if self._connection is not None else ()
+        return [v for i, v in variables.items() if i not in infinite and keras.backend.is_float_dtype(v.dtype)]
 
     def _stateless_train_step(self, state: tuple[Any, ...], data: Any) -> tuple[dict[str, Any], tuple[Any, ...]]:
         """Run a step on JAX, where the state comes in and goes out."""
@@ -128,13 +133,37 @@ class Steps(TeacherApart, AcrossDevices):
             return logs, new
         variables = self.non_trainable_variables
         watched = {id(variable) for variable in self._watched()}
-        trained = [*new[0], *(value for v, value in zip(variables, new[1], strict=True) if id(v) in watched)]
+        pairs = [*zip(variables, new[1], strict=True), *zip(self.optimizer.variables, new[2], strict=True)]
+        trained = [*new[0], *(value for variable, value in pairs if id(variable) in watched)]
         sound, others = sound_state(self._terms.health[0], variables, trained, new[1], state[1])
         kept = [[ops.where(sound, a, b) for a, b in zip(*pair, strict=True)] for pair in zip(new, state, strict=True)]
         new = (kept[0], others, kept[2], kept[3])
         with keras.StatelessScope(state_mapping=list(zip(self.metrics_variables, new[3], strict=True))):
             logs = self.get_metrics_result()
         return logs, new
+
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Run one step, as `keras.Model.train_on_batch`.
+
+        Args:
+            *args: Arguments of `keras.Model.train_on_batch`.
+            **kwargs: Arguments of `keras.Model.train_on_batch`.
+
+        Returns:
+            As `keras.Model.train_on_batch`.
+
+        Raises:
+            ValueError: There were labels out of range.
+            FloatingPointError: Too many steps in a row were skipped, see `compile`.
+        """
+        result = super().train_on_batch(*args, **kwargs)
+        health = self._terms.health[0]
+        try:
+            check_health(health, self._skip_limit)
+        except (ValueError, FloatingPointError):
+            health.forget()
+            raise
+        return result
 
     def test_step(self, *args: Any) -> Any:
         """Attach the teacher's signals to the inputs; the rest is Keras' own step."""
@@ -157,7 +186,7 @@ class Steps(TeacherApart, AcrossDevices):
 
     def _with_teacher(self, data: Any, training: bool = False) -> tuple[Any, ...]:
         """Return `data` with a `Batch` in place of x: here, outside the tape, the teacher gets no gradient."""
-        x, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        x, labels, sample_weight = unpacked(data)
         signals = self._read_teacher(x, frozen=self._frozen_teacher(), training=training)
         return Batch(student_inputs(x), signals), labels, sample_weight
 
@@ -232,6 +261,8 @@ class Steps(TeacherApart, AcrossDevices):
         if self._compile_loss is not None and y is not None:
             ready = self._task.prepare(y, y_pred, sample_weight)
             task, impossible = self._compile_loss(ready.labels, ready.predictions, ready.loss_weight), ready.impossible
+            if not training:  # in training such a step is undone, here it would be scored as class 0
+                task = ops.where(impossible > 0, float("nan"), task)
             known = ready.labelled[0] if len(ready.labelled) == 1 else None
             share = 1.0 if known is None else ops.mean(ops.cast(known, "float32"))
             task = self._terms.weigh_task(task, share * ops.cast(size, "float32"))

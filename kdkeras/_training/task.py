@@ -53,6 +53,7 @@ class Task:
         names: Name of each output, in the order of `keras.tree.flatten`; empty where there is only one.
         kinds: Of each output `"sparse"`, `"one-hot"`, `"binary"`, or `None` where labels are left as they are.
         units: Of each output the number of units.
+        ignored: Of each output the `ignore_class` of its loss, a second way to say 'not labelled'.
         means: Whether the loss of each output is a mean over samples and positions, as Keras' losses are by default.
     """
 
@@ -60,6 +61,7 @@ class Task:
     kinds: tuple[str | None, ...] = (None,)
     units: tuple[int | None, ...] = (None,)
     means: tuple[bool, ...] = (True,)
+    ignored: tuple[int | None, ...] = (None,)
 
     def prepare(self, labels: Any, student: Signals, sample_weight: Any) -> Prepared:
         """Return labels, predictions and weights for the task loss.
@@ -84,7 +86,7 @@ class Task:
             signals = student.output(place) if self.names else student
             mask = signals.masks.get("")
             if kind is not None:
-                ours[place], labelled, wrong = _clean(ours[place], predictions[place], kind)
+                ours[place], labelled, wrong = _clean(ours[place], predictions[place], kind, self.ignored[place])
                 impossible += wrong
                 known[place] = labelled
                 mask = labelled if mask is None else ops.logical_and(labelled, mask)
@@ -136,10 +138,13 @@ class Task:
         Raises:
             ValueError: A label is out of range.
         """
-        for array, kind, units in zip(self._spread(labels) or (), self.kinds, self.units, strict=False):
+        of_output = zip(self._spread(labels) or (), self.kinds, self.units, self.ignored, strict=False)
+        for array, kind, units, ignored in of_output:
             if kind is None or not np.size(array):
                 continue
             array = np.asarray(array)
+            if array.dtype.kind in "iub":
+                array = array.astype("int64")  # or the bounds would wrap around
             top = units - 1 if kind == "sparse" and units else 1
             if kind == "binary" and array.ndim > 1 and ((array == -1).any(-1) != (array == -1).all(-1)).any():
                 raise ValueError(
@@ -147,6 +152,8 @@ class Task:
                     "entries of -1. Leave those samples out of the task with rows of -1 only."
                 )
             wrong = ((array < 0) | (array > top)) & (array != -1)
+            if ignored is not None:
+                wrong &= array != ignored
             if kind == "sparse":
                 wrong |= array != np.floor(array)
             if wrong.any():
@@ -169,7 +176,9 @@ class Task:
         if nest is None or not keras.tree.is_nested(nest):
             return nest
         spread = self._spread(nest)
-        return None if spread is None or place is None else spread[place]
+        if spread is None or (place is None and self.names):
+            return None
+        return spread[place or 0]
 
     def _spread(self, nest: Any, *, shared: bool = False) -> list[Any] | None:
         """Return one entry per output, or `None` where the nest does not tell which is whose."""
@@ -194,10 +203,15 @@ def task_of(loss: Any, spec: SignalSpec) -> Task:
         The `Task`.
     """
     names = tuple(spec.outputs)
-    units = tuple(output.logits[-1] for output in (list(spec.outputs.values()) or [spec]))
+    outputs = list(spec.outputs.values()) or [spec]
+    units = tuple(output.logits[-1] for output in outputs)
     losses = losses_by_output(loss, names)
     means = tuple(getattr(one, "reduction", "mean") in ("mean", "sum_over_batch_size") for one in losses)
-    return Task(names, tuple(_KINDS.get(loss_name(one)) for one in losses), units, means)
+    ignored = tuple(getattr(one, "ignore_class", None) for one in losses)
+    # Classes on another axis than the last are the user's own business.
+    last = [getattr(one, "axis", -1) in (-1, len(out.logits) - 1) for one, out in zip(losses, outputs, strict=True)]
+    kinds = tuple(_KINDS.get(loss_name(one)) if own else None for one, own in zip(losses, last, strict=True))
+    return Task(names, kinds, units, means, ignored)
 
 
 def losses_by_output(loss: Any, names: tuple[str, ...]) -> list[Any]:
@@ -274,14 +288,18 @@ def _independent(spec: SignalSpec) -> SignalSpec:
     return spec if spec.head == "softmax" else replace(spec, head="sigmoid")
 
 
-def _clean(labels: Any, predictions: Any, kind: str) -> tuple[Any, Any, Any]:
+def _clean(labels: Any, predictions: Any, kind: str, ignored: int | None) -> tuple[Any, Any, Any]:
     """Return labels without −1, whether each is labelled, and how many cannot be."""
     labels = ops.convert_to_tensor(labels)
+    if keras.backend.standardize_dtype(labels.dtype) in ("int8", "uint8", "int16", "uint16", "bool"):
+        labels = ops.cast(labels, "int32")  # or the bounds would wrap around
     rank = len(predictions.shape)
     if kind == "sparse":
         if len(labels.shape) == rank:
             labels = ops.squeeze(labels, axis=-1)
         unlabelled = ops.equal(labels, -1)
+        if ignored is not None:
+            unlabelled = ops.logical_or(unlabelled, ops.equal(labels, ignored))
         wrong = ops.logical_or(ops.less(labels, 0), ops.greater_equal(labels, predictions.shape[-1]))
         wrong = ops.logical_and(wrong, ops.logical_not(unlabelled))
         labels = ops.where(ops.logical_or(unlabelled, wrong), ops.zeros_like(labels), labels)

@@ -34,7 +34,8 @@ class TeacherApart(keras.Model):
     def trainable_variables(self) -> list[keras.Variable]:
         """Trainable variables of the student and of the losses; never the teacher's."""
         theirs = {id(variable) for variable in self.teacher.variables} if self.teacher is not None else set()
-        return [variable for variable in super().trainable_variables if id(variable) not in theirs]
+        ours = {id(variable) for layer in self._trained_layers() for variable in layer.trainable_variables} - theirs
+        return [variable for variable in super().trainable_variables if id(variable) in ours]
 
     @property
     def non_trainable_variables(self) -> list[keras.Variable]:

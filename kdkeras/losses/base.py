@@ -33,6 +33,7 @@ class DistillationLoss(keras.layers.Layer):
         student_layers: Paths of the student layers that `call` finds in `student.features`.
         teacher_layers: Paths of the teacher layers that `call` finds in `teacher.features`.
         compares_outputs: Whether `call` reads logits or predictions, and so must know which output of several.
+        needs_logits: Whether probabilities in the place of logits would be wrong, so that models are looked at closely.
 
     Raises:
         ValueError: `weight` is negative or not finite.
@@ -48,6 +49,7 @@ class DistillationLoss(keras.layers.Layer):
     """
 
     compares_outputs = True
+    needs_logits = True
 
     def __init__(
         self, weight: float = 1.0, *, output: str | tuple[str, str] | None = None, name: str | None = None
@@ -94,7 +96,9 @@ class DistillationLoss(keras.layers.Layer):
         Raises:
             ValueError: The two cannot be compared, or the loss belongs to other models already.
         """
-        if self._owner is None:
+        gone = self._owner is None or self._owner() is None
+        # A loss that has learnt something stays with whom it learnt it; another may meet another task or other models.
+        if self._owner is None or (not self.trainable_variables and (gone or self._owner() is owner)):
             specs = [self._place(spec, name) for spec, name in zip((student, teacher), self.output_names, strict=True)]
             self.connect(specs[0][1], specs[1][1])
             self._places = (specs[0][0], specs[1][0])

@@ -61,6 +61,7 @@ class Hints(DistillationLoss):
     """
 
     compares_outputs = False
+    needs_logits = False
 
     def __init__(self, student_layer: str, teacher_layer: str, weight: float = 1.0, *, name: str | None = None) -> None:
         super().__init__(weight, name=name)

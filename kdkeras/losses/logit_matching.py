@@ -56,6 +56,8 @@ class LogitMatching(DistillationLoss):
         Ba, Caruana: Do Deep Nets Really Need to be Deep?, NIPS 2014, arXiv:1312.6184, equation 1.
     """
 
+    needs_logits = False
+
     def call(self, student: Signals, teacher: Signals, labels: Any = None) -> Any:
         """Return the loss of each sample, shape `(batch,)`, or of each position where outputs are dense."""
         return ops.mean(ops.square(student.logits - teacher.logits), axis=-1)
