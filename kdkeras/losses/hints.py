@@ -89,7 +89,8 @@ class Hints(DistillationLoss):
         """Return the mean over channels at each position, shape `(batch, ...)`."""
         ours, theirs = student.features[self.student_layer], teacher.features[self.teacher_layer]
         if self._pool:
-            ours = ops.average_pool(ours, self._pool, data_format="channels_last")  # (b, h, w, c) as the teacher's
+            # Strides are given, because Keras' default for them fails on JAX. (b, h, w, c) as the teacher's.
+            ours = ops.average_pool(ours, self._pool, strides=self._pool, data_format="channels_last")
         if self.projector is not None:
             ours = self.projector(ours)
         return ops.mean(ops.square(ours - theirs), axis=-1)
