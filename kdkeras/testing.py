@@ -122,7 +122,10 @@ def _check_gradient(loss: DistillationLoss, ours: Signals, theirs: Signals, labe
     rng = np.random.default_rng(2)
     # What the loss reads of the student, each a direction of its own.
     read = {"logits": ours.logits, **ours.features}
-    directions = {key: rng.standard_normal(value.shape).astype("float32") for key, value in read.items()}
+    directions = {
+        key: keras.ops.convert_to_tensor(rng.standard_normal(tuple(value.shape)).astype("float32"))
+        for key, value in read.items()
+    }
 
     def total(shift: Any, key: str) -> Any:
         moved = {**read, key: read[key] + shift * directions[key]}
@@ -131,7 +134,7 @@ def _check_gradient(loss: DistillationLoss, ours: Signals, theirs: Signals, labe
 
     for key in read:
         promised = _derivative(lambda shift, key=key: total(shift, key))
-        measured = float(total(_STEP, key) - total(-_STEP, key)) / (2 * _STEP)
+        measured = float(_numbers(total(_STEP, key)) - _numbers(total(-_STEP, key))) / (2 * _STEP)
         close = abs(measured - promised) <= 0.02 * max(abs(measured), abs(promised), 0.05)
         _check(close, f"gradient by {key}: central difference {measured}, gradient {promised}")
 
