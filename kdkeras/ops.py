@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from keras import ops
@@ -83,3 +84,90 @@ def mean_per_sample(values: Any) -> Any:
     """
     axes = tuple(range(1, len(values.shape)))
     return ops.mean(values, axis=axes) if axes else values
+
+
+def standardize(logits: Any) -> Any:
+    """Return each vector of logits with mean 0 and standard deviation 1: `(z − mean z) / std z`.
+
+    The standard deviation divides by the number of classes K, as in the paper's equation; PyTorch's `std`, in the
+    paper's code, divides by K − 1.
+
+    Args:
+        logits: Logits z, shape `(..., classes)`.
+
+    Returns:
+        Shape of `logits`; 0 where all logits of a vector are equal.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.ops import standardize
+        >>> np.asarray(standardize(np.array([[1.0, 3.0]]))).round(4).tolist()
+        [[-1.0, 1.0]]
+
+    Reference:
+        Sun et al.: Logit Standardization in Knowledge Distillation, 2024, arXiv:2403.01427.
+    """
+    centred = logits - ops.mean(logits, axis=-1, keepdims=True)
+    # Inside the root, so that the gradient exists where all logits are equal.
+    return centred / ops.sqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + 1e-12)
+
+
+def l2_normalize(values: Any, axis: int | tuple[int, ...] = -1) -> Any:
+    """Return values divided by their L2 norm along `axis`; zeros stay zeros, with a finite gradient.
+
+    Args:
+        values: Any shape.
+        axis: Axis or axes of the norm. Default the last.
+
+    Returns:
+        Shape of `values`.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.ops import l2_normalize
+        >>> np.asarray(l2_normalize(np.array([3.0, 4.0]))).round(4).tolist()
+        [0.6, 0.8]
+    """
+    return values * ops.rsqrt(ops.maximum(ops.sum(ops.square(values), axis=axis, keepdims=True), 1e-12))
+
+
+def flatten_samples(values: Any) -> Any:
+    """Return values with all axes but the first in one.
+
+    Args:
+        values: Shape `(batch, ...)`.
+
+    Returns:
+        Shape `(batch, size)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.ops import flatten_samples
+        >>> tuple(flatten_samples(np.zeros((2, 3, 4))).shape)
+        (2, 12)
+    """
+    return (
+        ops.reshape(values, (-1, math.prod(values.shape[1:])))
+        if None not in values.shape[1:]
+        else ops.reshape(values, (ops.shape(values)[0], -1))
+    )
+
+
+def squared_distances(values: Any) -> Any:
+    """Return the squared Euclidean distance of each pair of samples, `‖xᵢ − xⱼ‖²`.
+
+    Args:
+        values: Shape `(batch, size)`.
+
+    Returns:
+        Shape `(batch, batch)`, at least 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.ops import squared_distances
+        >>> np.asarray(squared_distances(np.array([[0.0], [3.0]]))).tolist()
+        [[0.0, 9.0], [9.0, 0.0]]
+    """
+    squares = ops.sum(ops.square(values), axis=-1)
+    distances = squares[:, None] + squares[None, :] - 2 * ops.matmul(values, ops.transpose(values))
+    return ops.maximum(distances, 0.0)

@@ -146,7 +146,7 @@ def test_predict_and_call_are_the_students():
 
 def test_projector_is_trained():
     model = distiller(distillation_loss=losses.Hints("conv", "conv"))
-    projector = model.distillation_losses[0].projector
+    projector = model.distillation_losses[0].projectors[0]
     before = projector.kernel.numpy()
     model.fit(X, Y, verbose=0)
     assert np.abs(projector.kernel.numpy() - before).max() > 1e-4
@@ -265,7 +265,7 @@ def test_subclassed_models_are_connected_at_the_first_batch():
     )
     history = model.fit(tf.data.Dataset.from_tensor_slices((X, Y)).batch(8), epochs=3, shuffle=False, verbose=0).history
     assert history["hints"][-1] < history["hints"][0]
-    assert model.distillation_losses[0].projector.kernel.shape == (2, 4)
+    assert model.distillation_losses[0].projectors[0].kernel.shape == (2, 4)
 
 
 def test_mixed_precision_student():

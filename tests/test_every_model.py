@@ -499,7 +499,7 @@ def test_cached_answers_train_as_the_teacher_itself(with_teacher):
         )
         x = answers if cached else X
         model.evaluate(x, CLASSES, verbose=0)  # makes the projector
-        for variable in hint.projector.weights:
+        for variable in hint.projectors[0].weights:
             variable.assign(np.full(variable.shape, 0.1))
         model.fit(x, CLASSES, batch_size=8, epochs=2, shuffle=False, verbose=0)
         results.append(student.get_weights())

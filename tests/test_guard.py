@@ -289,9 +289,19 @@ def test_impossible_labels_are_refused_before_the_first_step(labels, message):
 def test_impossible_labels_in_a_stream_never_reach_the_weights():
     model = distiller()
     before = model.student.get_weights()
-    with pytest.raises(ValueError, match=r"Received: 8 labels out of range\. No step was taken with them"):
+    with pytest.raises(ValueError, match=r"Received: 8 labels out of range\. Nothing was learned from them"):
         model.fit(Stream(X[:8], Y[:8] + 7), shuffle=False, verbose=0)
     assert_same(model.student.get_weights(), before)
+
+
+def test_nothing_is_learned_from_impossible_labels_where_steps_are_not_undone():
+    models = [distiller(max_skipped_steps=None) for _ in range(2)]
+    impossible, unlabelled = Y.copy(), Y.copy()
+    impossible[3], unlabelled[3] = 7, -1
+    with pytest.raises(ValueError, match=r"Received: 1 labels out of range\. Nothing was learned from them"):
+        models[0].train_on_batch(X, impossible)
+    models[1].train_on_batch(X, unlabelled)
+    assert_same(models[0].student.get_weights(), models[1].student.get_weights())
 
 
 def test_binary_labels_out_of_range():

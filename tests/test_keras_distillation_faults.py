@@ -364,7 +364,7 @@ def test_07_layers_inside_losses_are_trained(keras_shows, tmp_path):
     """The projector of a hint moves by its gradient and is saved; there: losses are not tracked."""
     student, teacher = tiny_cnn(width=2, name="student"), tiny_cnn(width=5, name="teacher")
     distiller = distiller_of(student, teacher, losses.Hints("conv", "conv"), task_weight=0.0)
-    projector = distiller.distillation_losses[0].projector
+    projector = distiller.distillation_losses[0].projectors[0]
     kernel, bias = projector.kernel.numpy(), projector.bias.numpy()
     maps = [np.asarray(model.get_layer("conv")(X)) for model in (student, teacher)]
     distiller.fit(X, Y, batch_size=40, verbose=0)
@@ -374,7 +374,7 @@ def test_07_layers_inside_losses_are_trained(keras_shows, tmp_path):
     np.testing.assert_allclose(kernel - projector.kernel.numpy(), step, rtol=1e-3, atol=1e-6)
     assert np.abs(step).max() > 1e-4
     distiller.save(tmp_path / "distiller.keras")
-    loaded = kdkeras.load_model(tmp_path / "distiller.keras").distillation_losses[0].projector
+    loaded = kdkeras.load_model(tmp_path / "distiller.keras").distillation_losses[0].projectors[0]
     np.testing.assert_array_equal(loaded.kernel, projector.kernel)
 
     class Projected(keras.distillation.DistillationLoss):

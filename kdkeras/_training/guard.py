@@ -193,8 +193,8 @@ def check_health(health: Health, limit: int | None) -> None:
     if impossible := health.impossible:
         raise ValueError(
             "Labels must lie in the range of the student's outputs, or be -1 for 'not labelled' (a whole row of -1 "
-            f"where an output has several units). Received: {impossible} labels out of range. No step was taken "
-            "with them; number the classes from 0."
+            f"where an output has several units). Received: {impossible} labels out of range. Nothing was learned "
+            "from them; number the classes from 0."
         )
     if limit is not None and health.in_a_row >= limit:
         raise FloatingPointError(

@@ -261,15 +261,17 @@ class Steps(TeacherApart, AcrossDevices):
         if self._compile_loss is not None and y is not None:
             ready = self._task.prepare(y, y_pred, sample_weight)
             task, impossible = self._compile_loss(ready.labels, ready.predictions, ready.loss_weight), ready.impossible
-            if not training:  # in training such a step is undone, here it would be scored as class 0
-                task = ops.where(impossible > 0, float("nan"), task)
             known = ready.labelled[0] if len(ready.labelled) == 1 else None
-            share = 1.0 if known is None else ops.mean(ops.cast(known, "float32"))
+            share = ops.ones(()) if known is None else ops.mean(ops.cast(known, "float32"))
+            if not training:  # what is left out in training must not look as if it had been scored here
+                task = ops.where(impossible > 0, float("nan"), task)
+                share = ops.where(impossible > 0, 1.0, share)
             task = self._terms.weigh_task(task, share * ops.cast(size, "float32"))
         elif self._terms.needs_labels:
             raise ValueError("The task loss needs labels. Pass y, or task_weight=0 to learn from the teacher alone.")
         penalty = sum((self._aggregate_additional_loss(loss) for loss in self.losses), ops.zeros(()))
-        values = [task, penalty, *self._terms.weigh(y_pred, x.teacher, y, sample_weight, size, self._task)]
+        terms = self._terms.weigh(y_pred, x, y, sample_weight, self._task, training=training)
+        values = [task, penalty, *terms]
         if training:
             self._terms.health[0].note(impossible, values)
         return sum(values[1:], values[0])

@@ -289,7 +289,7 @@ def _independent(spec: SignalSpec) -> SignalSpec:
 
 
 def _clean(labels: Any, predictions: Any, kind: str, ignored: int | None) -> tuple[Any, Any, Any]:
-    """Return labels without −1, whether each is labelled, and how many cannot be."""
+    """Return labels without −1, whether each can be learned from, and how many cannot be."""
     labels = ops.convert_to_tensor(labels)
     if keras.backend.standardize_dtype(labels.dtype) in ("int8", "uint8", "int16", "uint16", "bool"):
         labels = ops.cast(labels, "int32")  # or the bounds would wrap around
@@ -310,7 +310,8 @@ def _clean(labels: Any, predictions: Any, kind: str, ignored: int | None) -> tup
         out = ops.any(ops.logical_or(ops.less(labels, 0), ops.greater(labels, 1)), axis=-1)
         wrong = ops.logical_and(out, ops.logical_not(unlabelled))
         labels = ops.where(ops.expand_dims(unlabelled, -1), ops.zeros_like(labels), labels)
-    return labels, ops.logical_not(unlabelled), ops.sum(ops.cast(wrong, "int32"))
+    # Such a step is undone where steps can be; where they cannot, nothing must be learned from a label that cannot be.
+    return labels, ops.logical_not(ops.logical_or(unlabelled, wrong)), ops.sum(ops.cast(wrong, "int32"))
 
 
 @functools.cache

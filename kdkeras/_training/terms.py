@@ -12,7 +12,7 @@ from kdkeras._training.health import Health
 from kdkeras._training.task import Task, per_position, share_shown
 from kdkeras.losses import DistillationLoss
 from kdkeras.losses.base import checked_number
-from kdkeras.signals import Signals
+from kdkeras.signals import Batch, Signals
 
 
 class Terms(keras.layers.Layer):
@@ -62,37 +62,33 @@ class Terms(keras.layers.Layer):
         return self.weight * task
 
     def weigh(
-        self, student: Signals, teacher: Signals, labels: Any, sample_weight: Any, size: Any, task: Task
+        self, student: Signals, batch: Batch, labels: Any, sample_weight: Any, task: Task, *, training: bool
     ) -> list[Any]:
         """Return the weighted value of each distillation loss, and track it un-weighted."""
+        size = ops.shape(keras.tree.flatten(batch.inputs)[0])[0]
         weighted = []
         for loss, tracker in zip(self.distillation_losses, self.trackers, strict=True):
             place = loss.student_place
-            values = loss.compare(student, teacher, labels=task.of_output(labels, place))  # (b,) or (b, positions...)
-            if not len(values.shape):
-                raise ValueError(
-                    f"Loss '{loss.name}' must return one value per sample, shape (batch,). Received: a single value. "
-                    "Do not take the mean over the batch."
-                )
-            weights = self._weights(loss, values, student, sample_weight, task)
-            value = self.mean(values, values, weights)
+            weights = _of_loss(loss, sample_weight, task)
+            context = {"sample_weight": _per_sample(weights), "index": batch.index, "training": training}
+            values = loss.compare(student, batch.teacher, labels=task.of_output(labels, place), **context)
+            if loss.batch_wise:  # sample weights are in it already
+                values = ops.reshape(values, (1,))
+                value = self.mean(values, values)
+            else:
+                _check_per_sample(loss, values)
+                value = self.mean(values, values, self._weights(loss, values, student, weights))
             tracker.update_state(_unscaled(value), sample_weight=size)
             weighted.append(loss.weight_variable * value)
         return weighted
 
-    def _weights(self, loss: DistillationLoss, values: Any, student: Signals, sample_weight: Any, task: Task) -> Any:
+    def _weights(self, loss: DistillationLoss, values: Any, student: Signals, weights: Any) -> Any:
         """Return what each value weighs: the sample's weight, and nothing where it is masked."""
-        weights = task.of_output(sample_weight, loss.student_place)
-        if weights is None and sample_weight is not None:
-            raise ValueError(
-                f"Loss '{loss.name}' cannot tell whose sample weights hold, for there are some per output. Pass one "
-                "weight per sample, or `output=` where the loss has it."
-            )
         rank = len(values.shape)
         if weights is not None:
             weights = ops.cast(weights, "float32")
             if len(weights.shape) > 1 and not _same_positions(weights, values):
-                weights = ops.mean(weights, axis=tuple(range(1, len(weights.shape))))
+                weights = _per_sample(weights)
             weights = per_position(weights, rank)
         own = student if loss.student_place is None else student.output(loss.student_place)
         mask = loss.mask(own)
@@ -101,6 +97,33 @@ class Terms(keras.layers.Layer):
         # As Keras: the mean is over what is shown, so what is shown weighs more.
         shown = ops.cast(mask, "float32") / share_shown(mask, weights)
         return shown if weights is None else weights * shown
+
+
+def _of_loss(loss: DistillationLoss, sample_weight: Any, task: Task) -> Any:
+    """Return the sample weights of the output that a loss compares."""
+    weights = task.of_output(sample_weight, loss.student_place)
+    if weights is None and sample_weight is not None:
+        raise ValueError(
+            f"Loss '{loss.name}' cannot tell whose sample weights hold, for there are some per output. Pass one "
+            "weight per sample, or `output=` where the loss has it."
+        )
+    return weights
+
+
+def _per_sample(weights: Any) -> Any:
+    """Return one weight per sample: the mean where there is one per position."""
+    if weights is None:
+        return None
+    weights = ops.cast(weights, "float32")
+    return ops.mean(weights, axis=tuple(range(1, len(weights.shape)))) if len(weights.shape) > 1 else weights
+
+
+def _check_per_sample(loss: DistillationLoss, values: Any) -> None:
+    if not len(values.shape):
+        raise ValueError(
+            f"Loss '{loss.name}' must return one value per sample, shape (batch,). Received: a single value. "
+            "Do not take the mean over the batch, or set `batch_wise = True` on a loss between samples."
+        )
 
 
 def _same_positions(one: Any, other: Any) -> bool:

@@ -19,9 +19,10 @@ class DistillationLoss(keras.layers.Layer):
 
     A subclass states what it needs (`student_layers`, `teacher_layers`), checks shapes once in `connect`, and returns
     from `call` one value per sample, or per position where outputs are dense: the distiller takes the mean, with sample
-    weights and masks, as Keras does of its losses. It is a layer, so that projectors and other variables inside it are
-    trained, saved and placed like the student's own. Its weight is a variable: a schedule can move it under a compiled
-    step.
+    weights and masks, as Keras does of its losses. A loss between the samples of a batch sets `batch_wise`, gets
+    `sample_weight`, and returns a single value in which a sample of weight 0 has no part. It is a layer, so that
+    projectors and other variables inside it are trained, saved and placed like the student's own. Its weight is a
+    variable: a schedule can move it under a compiled step.
 
     Args:
         weight: Factor on this term in the total loss, at least 0. Default 1.
@@ -34,6 +35,9 @@ class DistillationLoss(keras.layers.Layer):
         teacher_layers: Paths of the teacher layers that `call` finds in `teacher.features`.
         compares_outputs: Whether `call` reads logits or predictions, and so must know which output of several.
         needs_logits: Whether probabilities in the place of logits would be wrong, so that models are looked at closely.
+        batch_wise: Whether `call` returns a single value for the batch.
+        needs: What `call` takes beside the signals and the labels: of `"sample_weight"` (shape `(batch,)`, or `None`),
+            `"index"` (of each sample among the training data, see `kdkeras.Indexed`) and `"training"` (a boolean).
 
     Raises:
         ValueError: `weight` is negative or not finite.
@@ -50,6 +54,8 @@ class DistillationLoss(keras.layers.Layer):
 
     compares_outputs = True
     needs_logits = True
+    batch_wise = False
+    needs: tuple[str, ...] = ()
 
     def __init__(
         self, weight: float = 1.0, *, output: str | tuple[str, str] | None = None, name: str | None = None
@@ -116,22 +122,23 @@ class DistillationLoss(keras.layers.Layer):
         place = spec.place(output, asked_by=type(self).__name__)
         return place, spec if place is None else spec.outputs[output]
 
-    def compare(self, student: Signals, teacher: Signals, labels: Any = None) -> Any:
+    def compare(self, student: Signals, teacher: Signals, labels: Any = None, **context: Any) -> Any:
         """Return the values of `call` on the outputs that this loss compares, as the train step asks for them.
 
         Args:
             student: All signals of the student.
             teacher: All signals of the teacher.
             labels: The labels of the student's output.
+            **context: What else is known of the batch; of this, `call` gets what it `needs`.
 
         Returns:
-            Shape `(batch,)`, or `(batch, positions...)`.
+            Shape `(batch,)`, or `(batch, positions...)`; a scalar where the loss is `batch_wise`.
         """
         ours, theirs = (
             signals if place is None else signals.output(place)
             for signals, place in zip((student, teacher), self._places, strict=True)
         )
-        return self(ours, theirs, labels=labels)
+        return self(ours, theirs, labels=labels, **{name: context.get(name) for name in self.needs})
 
     def mask(self, student: Signals) -> Any:
         """Return the Keras mask of the positions that `call` has values for, or `None`.

@@ -7,8 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kdkeras._backend import number
-from kdkeras.losses.base import DistillationLoss, checked_number
+from kdkeras.losses.tempered_loss import TemperedLoss
 from kdkeras.ops import binary_kl_divergence, kl_divergence, log_soften, mean_per_sample
 from kdkeras.signals import Signals, SignalSpec
 
@@ -67,7 +66,7 @@ def _binary_divergence(student: Any, teacher: Any, temperature: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(package="kdkeras")
-class SoftTargets(DistillationLoss):
+class SoftTargets(TemperedLoss):
     """The teacher's softened class probabilities as targets: knowledge distillation as first published.
 
     Per sample `T² · KL(softmax(z_t / T) ‖ softmax(z_s / T))`, computed from log-softmax, so that gradients survive
@@ -78,6 +77,8 @@ class SoftTargets(DistillationLoss):
     Args:
         temperature: Temperature T > 0. Default 4, with weight 0.9 the setting of RepDistiller and mdistiller.
         weight: Factor on this term in the total loss. Default 0.9.
+        standardize: Whether each vector of logits is standardised first (LSKD). Default `False`. Its paper uses
+            temperature 2 and weight 9 with task weight 0.1.
         output: Name of the output that is compared, where the models have several; a pair where the names differ.
         name: Name in logs and progress bar. Default `"soft_targets"`.
 
@@ -99,21 +100,12 @@ class SoftTargets(DistillationLoss):
         temperature: float = 4.0,
         weight: float = 0.9,
         *,
+        standardize: bool = False,
         output: str | tuple[str, str] | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(weight, output=output, name=name)
-        self._temperature = self._setting("temperature", temperature, minimum=0.0, exclusive=True)
+        super().__init__(temperature, weight, standardize=standardize, output=output, name=name)
         self._binary = False
-
-    @property
-    def temperature(self) -> float:
-        """Temperature T; setting it takes effect on the next step."""
-        return number(self._temperature)
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self._temperature.assign(checked_number(type(self).__name__, "temperature", value, minimum=0.0, exclusive=True))
 
     def connect(self, student: SignalSpec, teacher: SignalSpec) -> None:
         """Check the class counts and choose between softmax and sigmoid outputs."""
@@ -135,8 +127,4 @@ class SoftTargets(DistillationLoss):
     def call(self, student: Signals, teacher: Signals, labels: Any = None) -> Any:
         """Return the loss of each sample, shape `(batch,)`, or of each position where outputs are dense."""
         divergence = _binary_divergence if self._binary else _divergence
-        return divergence(student.logits, teacher.logits, ops.convert_to_tensor(self._temperature))
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments."""
-        return {**super().get_config(), "temperature": self.temperature}
+        return divergence(*self.logits(student, teacher))

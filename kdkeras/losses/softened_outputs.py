@@ -7,14 +7,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from kdkeras._backend import number
-from kdkeras.losses.base import DistillationLoss, check_exclusive_classes, checked_number
+from kdkeras.losses.base import check_exclusive_classes
+from kdkeras.losses.tempered_loss import TemperedLoss
 from kdkeras.ops import log_soften
 from kdkeras.signals import Signals, SignalSpec
 
 
 @keras.saving.register_keras_serializable(package="kdkeras")
-class SoftenedOutputs(DistillationLoss):
+class SoftenedOutputs(TemperedLoss):
     """A Keras loss between softened probabilities: `T² · L(softmax(z_t / T), softmax(z_s / T))`.
 
     This is what the Keras tutorial's `distillation_loss_fn` means; `Distiller.compile` builds it from that argument.
@@ -24,6 +24,7 @@ class SoftenedOutputs(DistillationLoss):
         loss_fn: A `keras.losses.Loss` on probabilities.
         temperature: Temperature T > 0. Default 3, as in the tutorial.
         weight: Factor on this term in the total loss. Default 1.
+        standardize: Whether each vector of logits is standardised first (LSKD). Default `False`.
         output: Name of the output that is compared, where the models have several; a pair where the names differ.
         name: Name in logs and progress bar. Default `"softened_outputs"`.
 
@@ -47,10 +48,11 @@ class SoftenedOutputs(DistillationLoss):
         temperature: float = 3.0,
         weight: float = 1.0,
         *,
+        standardize: bool = False,
         output: str | tuple[str, str] | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(weight, output=output, name=name)
+        super().__init__(temperature, weight, standardize=standardize, output=output, name=name)
         if not isinstance(loss_fn, keras.losses.Loss):
             raise TypeError(
                 f"`SoftenedOutputs` needs a `keras.losses.Loss`. Received: {loss_fn!r}. "
@@ -62,16 +64,6 @@ class SoftenedOutputs(DistillationLoss):
                 "from_logits=False, the default."
             )
         self.loss_fn = loss_fn
-        self._temperature = self._setting("temperature", temperature, minimum=0.0, exclusive=True)
-
-    @property
-    def temperature(self) -> float:
-        """Temperature T; setting it takes effect on the next step."""
-        return number(self._temperature)
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self._temperature.assign(checked_number(type(self).__name__, "temperature", value, minimum=0.0, exclusive=True))
 
     def connect(self, student: SignalSpec, teacher: SignalSpec) -> None:
         """Check that both models give one score per class."""
@@ -80,15 +72,15 @@ class SoftenedOutputs(DistillationLoss):
 
     def call(self, student: Signals, teacher: Signals, labels: Any = None) -> Any:
         """Return the loss of each sample, shape `(batch,)`, or of each position where outputs are dense."""
-        temperature = ops.convert_to_tensor(self._temperature)
-        teacher_softened = ops.exp(log_soften(teacher.logits, temperature))
-        student_softened = ops.exp(log_soften(student.logits, temperature))
+        ours, theirs, temperature = self.logits(student, teacher)
+        teacher_softened = ops.exp(log_soften(theirs, temperature))
+        student_softened = ops.exp(log_soften(ours, temperature))
         return temperature**2 * self.loss_fn.call(teacher_softened, student_softened)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         loss_fn = keras.saving.serialize_keras_object(self.loss_fn)
-        return {**super().get_config(), "loss_fn": loss_fn, "temperature": self.temperature}
+        return {**super().get_config(), "loss_fn": loss_fn}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> SoftenedOutputs:

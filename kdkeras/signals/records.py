@@ -47,10 +47,12 @@ class Batch(NamedTuple):
     Attributes:
         inputs: The student's inputs.
         teacher: The teacher's `Signals`, already cut off from any gradient.
+        index: Number of each sample among the training data, shape `(batch,)`, where the data say it.
     """
 
     inputs: Any
     teacher: Signals
+    index: Any = None
 
 
 class Paired(NamedTuple):

@@ -46,7 +46,7 @@ def run():
         task_weight=0.3,
         metrics=["accuracy"],
     )
-    set_weights(hint.projector, 3)
+    set_weights(hint.projectors[0], 3)
     history = distiller.fit(x, y, sample_weight=sample_weight, batch_size=8, epochs=2, shuffle=False, verbose=0).history
     logs = distiller.evaluate(x, y, batch_size=16, verbose=0, return_dict=True)
     results = {f"weight{i}": np.asarray(value) for i, value in enumerate([*student.get_weights(), *hint.get_weights()])}
