@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kdkeras.initialization import initialize as initialize
     from kdkeras.saving import load_model as load_model
     from kdkeras.signals import Cached as Cached
+    from kdkeras.signals import Indexed as Indexed
     from kdkeras.signals import Paired as Paired
     from kdkeras.trees import SoftDecisionTree as SoftDecisionTree
 
@@ -44,6 +45,7 @@ _MODULES = (
 _MEMBERS = {
     "Cached": "kdkeras.signals",
     "Distiller": "kdkeras.distiller",
+    "Indexed": "kdkeras.signals",
     "Paired": "kdkeras.signals",
     "SoftDecisionTree": "kdkeras.trees",
     "initialize": "kdkeras.initialization",

@@ -13,7 +13,7 @@ from kdkeras import _backend
 from kdkeras._distribution import check_compile, strategy_scope, under_strategy
 from kdkeras._files import atomic_path
 from kdkeras._training.compile_arguments import as_losses, check_task_loss, from_tutorial, with_loss_scale
-from kdkeras._training.data import check_data, named, unnamed
+from kdkeras._training.data import NAMED, check_data, named, unnamed
 from kdkeras._training.guard import Watch, is_finite, watching
 from kdkeras._training.steps import Connection, Steps
 from kdkeras._training.task import task_of
@@ -22,7 +22,7 @@ from kdkeras._training.terms import Terms
 from kdkeras.inputs import input_specs, specs_of_shapes
 from kdkeras.losses import DistillationLoss
 from kdkeras.losses.base import checked_number
-from kdkeras.signals import Cached, Extractor, Paired
+from kdkeras.signals import Extractor
 
 
 @keras.saving.register_keras_serializable(package="kdkeras")
@@ -36,7 +36,8 @@ class Distiller(Steps):
 
     `fit` takes data in every form that Keras takes. Sample and class weights weigh the task loss and every distillation
     loss. Labels of −1 mean 'not labelled': such a sample is learnt from the teacher alone. Where the two models take
-    different inputs, x is `kdkeras.Paired`; where the teacher's answers are known already, `kdkeras.Cached`.
+    different inputs, x is `kdkeras.Paired`; where the teacher's answers are known already, `kdkeras.Cached`; where a
+    loss remembers samples, `kdkeras.Indexed`.
 
     Args:
         student: The model to train. By name only, as is the teacher: two models are easily swapped.
@@ -298,8 +299,8 @@ class Distiller(Steps):
         """Train the student, as `keras.Model.fit`.
 
         Args:
-            x: Inputs (plain, `kdkeras.Paired` or `kdkeras.Cached`), or a dataset, `PyDataset` or generator of inputs,
-                labels and weights.
+            x: Inputs (plain, `kdkeras.Paired`, `kdkeras.Cached` or `kdkeras.Indexed`), or a dataset, `PyDataset` or
+                generator of inputs, labels and weights.
             y: Labels, for array inputs; −1 where a sample has none, `None` where none has and `task_weight` is 0.
             *args: Further arguments of `keras.Model.fit`.
             **kwargs: Further arguments of `keras.Model.fit`.
@@ -316,7 +317,7 @@ class Distiller(Steps):
         self._check_data(x, y, arguments.get("sample_weight"))
         watch = Watch(self._terms.health[0], self.teacher, self._skip_limit)
         del arguments["self"]
-        if isinstance(arguments.get("validation_data"), (Paired, Cached)):
+        if isinstance(arguments.get("validation_data"), NAMED):
             arguments["validation_data"] = (arguments["validation_data"],)  # or Keras takes its parts for x and y
         with self._fixed_teacher(), watching(watch, arguments, self):
             return super().fit(**arguments)

@@ -10,7 +10,9 @@ import numpy as np
 from kdkeras._training.task import Task
 from kdkeras._training.teacher_signals import refuse_plain_inputs, student_inputs
 from kdkeras.inputs import check_arrays, check_finite, check_same_inputs, is_array_like
-from kdkeras.signals import Cached, Paired
+from kdkeras.signals import Cached, Indexed, Paired
+
+NAMED = (Paired, Cached, Indexed)  # inputs that are tuples: Keras would take them for x, y and sample weights
 
 
 def check_data(
@@ -42,6 +44,7 @@ def check_data(
     """
     if x is None or not is_array_like(x):
         return
+    (x, index), whole = split_index(x), x
     check_arrays(student, student_inputs(x))
     if teacher is None and not isinstance(x, Cached):
         refuse_plain_inputs()
@@ -52,7 +55,9 @@ def check_data(
     if isinstance(x, Cached):
         for answers in keras.tree.flatten((x.logits, dict(x.features))):
             check_finite(np.asarray(answers), "x.logits and x.features")
-    lengths = {len(array) for array in keras.tree.flatten(x)}
+    if index is not None:
+        _check_index(np.asarray(index))
+    lengths = {len(array) for array in keras.tree.flatten(whole)}
     if len(lengths) > 1:
         raise ValueError(f"All parts of x need the same number of samples. Received: {sorted(lengths)}.")
     if y is None and needs_labels:
@@ -72,14 +77,34 @@ def unpacked(batch: Any) -> tuple[Any, Any, Any]:
     """Return inputs, labels and weights of a batch.
 
     Args:
-        batch: What the data gave. A bare `Paired` or `Cached` is inputs, though it is a tuple.
+        batch: What the data gave. A bare `Paired`, `Cached` or `Indexed` is inputs, though it is a tuple.
 
     Returns:
         x, y and sample weights; `None` for what is not there.
     """
-    if isinstance(batch, (Paired, Cached)):
+    if isinstance(batch, NAMED):
         return batch, None, None
     return keras.utils.unpack_x_y_sample_weight(batch)
+
+
+def split_index(x: Any) -> tuple[Any, Any]:
+    """Return x without the numbers of its samples, and these.
+
+    Args:
+        x: Plain inputs, `Paired`, `Cached` or `Indexed`.
+
+    Returns:
+        The inputs, and the index; `None` where there is none.
+    """
+    return tuple(x) if isinstance(x, Indexed) else (x, None)
+
+
+def _check_index(index: np.ndarray) -> None:
+    if index.dtype.kind not in "iu" or index.ndim != 1 or (index < 0).any():
+        raise ValueError(
+            "`kdkeras.Indexed` needs whole numbers from 0, one per sample. Received: index of shape "
+            f"{index.shape}, dtype {index.dtype}. Pass `np.arange(len(x))`."
+        )
 
 
 def first_batch(iterator: Any) -> Any:
@@ -96,7 +121,7 @@ def first_batch(iterator: Any) -> Any:
     raise ValueError("The data hold no batch. Pass at least one sample.")
 
 
-_KINDS = {"Paired": Paired, "Cached": Cached}
+_KINDS = {"Paired": Paired, "Cached": Cached}  # never Indexed: what a model is connected to has no numbers
 
 
 def unnamed(x: Any) -> Any:

@@ -13,7 +13,7 @@ from keras import ops
 from kdkeras import _backend
 from kdkeras._distribution import AcrossDevices
 from kdkeras._symbolic import output_specs
-from kdkeras._training.data import first_batch, unpacked
+from kdkeras._training.data import first_batch, split_index, unpacked
 from kdkeras._training.guard import check_health, copies, count_only, sound_state, undo_unless_sound
 from kdkeras._training.metrics import update_metrics
 from kdkeras._training.task import Task
@@ -74,11 +74,12 @@ class Steps(TeacherApart, AcrossDevices):
         if not self._ready():
             data_batch = first_batch(iterator) if data_batch is None else data_batch
             x, y, sample_weight = unpacked(data_batch)
-            x = specs_of_tensors(x)
+            x, index = split_index(x)
+            x, index = specs_of_tensors(x), _symbol(index)
             refuse_raw_images(self.student, student_inputs(x))
             if self._connection is None:
                 self._connect(x)
-            batch = Batch(student_inputs(x), output_specs(self._read_teacher, x))
+            batch = Batch(student_inputs(x), output_specs(self._read_teacher, x), index)
             labels = keras.tree.map_structure(_symbol, (y, sample_weight))
             data_batch = (batch, *labels)
         super()._symbolic_build(iterator=iterator, data_batch=data_batch)
@@ -187,8 +188,9 @@ class Steps(TeacherApart, AcrossDevices):
     def _with_teacher(self, data: Any, training: bool = False) -> tuple[Any, ...]:
         """Return `data` with a `Batch` in place of x: here, outside the tape, the teacher gets no gradient."""
         x, labels, sample_weight = unpacked(data)
+        x, index = split_index(x)
         signals = self._read_teacher(x, frozen=self._frozen_teacher(), training=training)
-        return Batch(student_inputs(x), signals), labels, sample_weight
+        return Batch(student_inputs(x), signals, index), labels, sample_weight
 
     @contextlib.contextmanager
     def _fixed_teacher(self) -> Iterator[None]:

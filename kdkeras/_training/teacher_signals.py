@@ -11,7 +11,7 @@ import keras
 from kdkeras import _backend
 from kdkeras._symbolic import output_specs
 from kdkeras.inputs import check_same_inputs, input_specs
-from kdkeras.signals import Cached, Extractor, Paired, Signals, SignalSpec
+from kdkeras.signals import Cached, Extractor, Indexed, Paired, Signals, SignalSpec
 from kdkeras.teachers import TeacherModel
 
 _LOG = logging.getLogger("kdkeras")
@@ -21,11 +21,13 @@ def student_inputs(x: Any) -> Any:
     """Return the part of the data's x that the student takes.
 
     Args:
-        x: Plain inputs, `Paired` or `Cached`.
+        x: Plain inputs, `Paired`, `Cached` or `Indexed`.
 
     Returns:
         The student's inputs.
     """
+    if isinstance(x, Indexed):
+        return student_inputs(x.inputs)
     if isinstance(x, Paired):
         return x.student
     return x.inputs if isinstance(x, Cached) else x

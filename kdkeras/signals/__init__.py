@@ -13,6 +13,7 @@ from kdkeras.signals.prediction import predict_with_head as predict_with_head
 from kdkeras.signals.prediction import refuse_probabilities as refuse_probabilities
 from kdkeras.signals.records import Batch as Batch
 from kdkeras.signals.records import Cached as Cached
+from kdkeras.signals.records import Indexed as Indexed
 from kdkeras.signals.records import Paired as Paired
 from kdkeras.signals.records import Signals as Signals
 from kdkeras.signals.records import SignalSpec as SignalSpec

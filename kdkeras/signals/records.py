@@ -101,6 +101,26 @@ class Cached(NamedTuple):
     features: dict[str, Any] = {}  # noqa: RUF012  (never changed in place)
 
 
+class Indexed(NamedTuple):
+    """Inputs with the number of each sample among the training data, in place of x in the data that `fit` takes.
+
+    For losses that remember something of each sample, such as `kdkeras.losses.ContrastiveMemory`.
+
+    Attributes:
+        inputs: Plain inputs, `Paired` or `Cached`.
+        index: Whole numbers from 0, shape `(n,)`.
+
+    Example:
+        >>> import numpy as np, kdkeras
+        >>> x = kdkeras.Indexed(np.zeros((8, 16)), np.arange(8))
+        >>> x.index.shape
+        (8,)
+    """
+
+    inputs: Any
+    index: Any
+
+
 @dataclass(frozen=True)
 class SignalSpec:
     """Shapes and head of a model's `Signals`, known before any data is seen.
