@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import kdkeras
-from kdkeras.cli import demo
+from kdkeras.cli import benchmark, demo
 
 _BAD_INPUT = 2
 
@@ -32,13 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"kdkeras {kdkeras.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (demo,):
+    for command in (demo, benchmark):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)
     except KeyboardInterrupt:
-        return _complain("interrupted; nothing was written. Start the same command again.")
+        return _complain("interrupted. Start the same command again.")
     except OSError as error:
         return _complain(_sentence(error))
     except ValueError as error:

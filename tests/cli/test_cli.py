@@ -74,7 +74,7 @@ def test_interrupted_run_leaves_nothing(tmp_path):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert errors == "kdkeras: interrupted; nothing was written. Start the same command again.\n"
+    assert errors == "kdkeras: interrupted. Start the same command again.\n"
     assert not out.exists()
 
 

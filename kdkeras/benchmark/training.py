@@ -1,0 +1,236 @@
+"""One teacher, or one student under one loss, trained and measured."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import kdkeras
+from kdkeras import losses, recipes
+from kdkeras._files import atomic_path
+from kdkeras.benchmark.networks import PAIRS, NetworkPair
+from kdkeras.benchmark.plan import ALONE, RECIPE, Cell, Settings
+from kdkeras.datasets import Dataset
+from kdkeras.scores import classification_scores
+
+_TASK = keras.losses.SparseCategoricalCrossentropy
+
+
+class StepClock(keras.callbacks.Callback):
+    """CPU time per training step, of every epoch but the first, in which the step is compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.milliseconds: list[float] = []
+        self._start = 0.0
+        self._steps = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Start the clock."""
+        self._start, self._steps = time.process_time(), 0
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count a step."""
+        self._steps += 1
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Stop before the validation."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._steps:
+            self.milliseconds.append(1000 * (time.process_time() - self._start) / self._steps)
+            self._steps = 0
+
+    @property
+    def median(self) -> float:
+        """Median over the epochs."""
+        return statistics.median(self.milliseconds[1:] or self.milliseconds)
+
+
+class BestWeights(keras.callbacks.Callback):
+    """Keeps the student's weights of the epoch with the highest validation accuracy."""
+
+    def __init__(self, student: keras.Model) -> None:
+        super().__init__()
+        self.student = student
+        self.accuracy, self.epoch = -1.0, 0
+        self.weights: list[np.ndarray] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Keep the weights if they are better."""
+        if (accuracy := (logs or {})["val_accuracy"]) > self.accuracy:
+            self.accuracy, self.epoch, self.weights = accuracy, epoch + 1, self.student.get_weights()
+
+
+def pair_of(name: str) -> NetworkPair:
+    """Return a network pair by name.
+
+    Args:
+        name: Its name.
+
+    Returns:
+        The pair.
+    """
+    return next(pair for pair in PAIRS if pair.name == name)
+
+
+def teacher_path(folder: Path, pair: NetworkPair, seed: int) -> Path:
+    """Return where a teacher is kept; pairs with the same teacher share it.
+
+    Args:
+        folder: Folder of the benchmark.
+        pair: The network pair.
+        seed: Its seed.
+
+    Returns:
+        A `.keras` file.
+    """
+    return folder / "teachers" / f"{pair.kind}-{seed}.keras"
+
+
+def train_teacher(pair: NetworkPair, seed: int, data: Dataset, settings: Settings, folder: Path) -> None:
+    """Train the teacher of a pair on the labels, and keep it.
+
+    Args:
+        pair: The network pair.
+        seed: Seed of its weights and batches.
+        data: The data.
+        settings: Settings of the benchmark.
+        folder: Folder of the benchmark.
+    """
+    keras.utils.set_random_seed(seed)
+    teacher = pair.teacher(data.input_shape, data.num_classes)
+    epochs = settings.teacher_epochs
+    teacher.compile(_optimizer(data, settings, epochs), _TASK(from_logits=True), metrics=["accuracy"])
+    teacher.fit(data.tf_data("train", settings.batch_size, seed), epochs=epochs, shuffle=False, verbose=0)
+    with atomic_path(teacher_path(folder, pair, seed)) as temporary:
+        teacher.save(temporary)
+
+
+def run_cell(cell: Cell, data: Dataset, settings: Settings, folder: Path) -> dict[str, Any]:
+    """Train and measure one student.
+
+    Args:
+        cell: The run.
+        data: The data.
+        settings: Settings of the benchmark.
+        folder: Folder of the benchmark, with the teacher in it.
+
+    Returns:
+        The figures, ready for JSON.
+    """
+    pair = pair_of(cell.pair)
+    teacher = keras.models.load_model(teacher_path(folder, pair, cell.seed))
+    keras.utils.set_random_seed(1000 + cell.seed)  # all losses of a seed start from the same student
+    student = pair.student(data.input_shape, data.num_classes)
+    model = compiled(cell, student, teacher, data, settings)
+    clock, best = StepClock(), BestWeights(student)
+    callbacks = [clock, best, *_warm_up(cell, model, settings)]
+    start = time.perf_counter()
+    history = model.fit(
+        _batches(data, settings, cell),
+        validation_data=data.tf_data("valid", 500),
+        epochs=settings.epochs,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=0,
+    )
+    last = _figures(student, teacher, data, settings, explain=pair.kind == "convolution")
+    valid_accuracy = history.history["val_accuracy"][-1]
+    student.set_weights(best.weights)
+    return {
+        "pair": cell.pair,
+        "loss": cell.loss,
+        "seed": cell.seed,
+        "last": {**last, "valid_accuracy": valid_accuracy},
+        "best": {**_figures(student, teacher, data, settings, explain=False), "epoch": best.epoch},
+        "step_ms": clock.median,
+        "seconds": time.perf_counter() - start,
+        "parameters": {"student": student.count_params(), "teacher": teacher.count_params()},
+    }
+
+
+def compiled(cell: Cell, student: keras.Model, teacher: keras.Model, data: Dataset, settings: Settings) -> keras.Model:
+    """Return what is fitted so that the student learns.
+
+    Args:
+        cell: The run.
+        student: The student.
+        teacher: The teacher.
+        data: The data.
+        settings: Settings of the benchmark.
+
+    Returns:
+        The student itself, or a `kdkeras.Distiller`.
+    """
+    arguments = {"optimizer": _optimizer(data, settings, settings.epochs), "metrics": ["accuracy"]}
+    if cell.loss == ALONE:
+        student.compile(loss=_TASK(from_logits=True), **arguments)
+        return student
+    recipe = recipes.recipe(cell.loss, RECIPE)
+    terms = [losses.get(name, **settings) for name, settings in recipe.beside.items()]
+    terms.append(losses.get(cell.loss, recipe=RECIPE, **_of_data(cell.loss, data)))
+    if cell.loss == "factor_transfer":
+        terms[-1].fit_paraphraser(teacher, data.x_train, verbose=0)
+    return kdkeras.Distiller(student=student, teacher=teacher).compile(
+        loss=_TASK(from_logits=True), distillation_loss=terms, task_weight=recipe.task_weight, **arguments
+    )
+
+
+def _of_data(loss: str, data: Dataset) -> dict[str, Any]:
+    """Return the arguments of a loss that only the data know."""
+    if loss == "contrastive_memory":
+        return {"samples": len(data.x_train), "classes": data.y_train}
+    return {}
+
+
+def _optimizer(data: Dataset, settings: Settings, epochs: int) -> keras.optimizers.Optimizer:
+    steps = epochs * -(-len(data.x_train) // settings.batch_size)
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps))
+
+
+def _batches(data: Dataset, settings: Settings, cell: Cell) -> Any:
+    """Return the training data, in an order that the seed fixes; with their numbers where the loss needs them."""
+    if cell.loss == ALONE or "index" not in getattr(losses, recipes.entry(cell.loss).loss).needs:
+        return data.tf_data("train", settings.batch_size, cell.seed)
+    import tensorflow as tf
+
+    x = kdkeras.Indexed(data.x_train, np.arange(len(data.x_train)))
+    samples = tf.data.Dataset.from_tensor_slices((x, data.y_train))
+    return samples.shuffle(len(data.x_train), seed=cell.seed).batch(settings.batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _warm_up(cell: Cell, model: keras.Model, settings: Settings) -> list[keras.callbacks.Callback]:
+    if cell.loss == ALONE:
+        return []
+    recipe = recipes.recipe(cell.loss, RECIPE)
+    if not recipe.warm_up_epochs:
+        return []
+    loss = model.distillation_losses[-1]
+    schedule = kdkeras.callbacks.warm_up(loss.weight, epochs=recipe.warm_up_epochs)
+    return [kdkeras.callbacks.Anneal(loss, "weight", schedule)]
+
+
+def _figures(
+    student: keras.Model, teacher: keras.Model, data: Dataset, settings: Settings, *, explain: bool
+) -> dict[str, float | None]:
+    """Return the figures of a student on the test split."""
+    ours, theirs = (model.predict(data.x_test, batch_size=500, verbose=0) for model in (student, teacher))
+    scores = classification_scores(data.y_test, ours, theirs)
+    figures: dict[str, float | None] = {
+        "accuracy": scores.accuracy,
+        "agreement": scores.agreement,
+        "kl_to_teacher": scores.kl_to_teacher,
+    }
+    if explain:
+        layer = "stage3"
+        images = data.x_test[: settings.explained]
+        compared = kdkeras.explain.compare(teacher, student, images, teacher_layer=layer, student_layer=layer)
+        figures["explanation"] = float(compared.summary["cosine"].mean)
+    return figures
