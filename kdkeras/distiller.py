@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from kdkeras import _backend
 from kdkeras._distribution import check_compile, strategy_scope, under_strategy
@@ -21,6 +22,7 @@ from kdkeras._training.teacher_signals import TeacherSignals, student_inputs
 from kdkeras._training.terms import Terms
 from kdkeras.inputs import input_specs, specs_of_shapes
 from kdkeras.losses import DistillationLoss
+from kdkeras.losses._batch import refuse_batch_of_one
 from kdkeras.losses.base import checked_number
 from kdkeras.signals import Extractor
 
@@ -315,6 +317,10 @@ class Distiller(Steps):
         """
         arguments = inspect.signature(keras.Model.fit).bind(self, x, y, *args, **kwargs).arguments
         self._check_data(x, y, arguments.get("sample_weight"))
+        if arguments.get("batch_size") == 1:
+            for loss in self.distillation_losses:
+                if loss.batch_wise:
+                    refuse_batch_of_one(np.empty(1), type(loss).__name__)
         watch = Watch(self._terms.health[0], self.teacher, self._skip_limit)
         del arguments["self"]
         if isinstance(arguments.get("validation_data"), NAMED):

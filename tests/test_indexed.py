@@ -87,3 +87,8 @@ def test_a_loss_for_the_batch_gets_the_weights_of_its_samples():
     history = model.fit(X, Y[:, :3], sample_weight=weights, batch_size=12, verbose=0).history
     assert history["sum_of_weights"][-1] == pytest.approx(6.0)
     assert model.fit(X, Y[:, :3], batch_size=12, verbose=0).history["sum_of_weights"][-1] == pytest.approx(12.0)
+
+
+def test_a_batch_of_one_has_no_pairs():
+    with pytest.raises(ValueError, match=r"`SumOfWeights` compares the samples .* Take a larger batch_size"):
+        distiller(SumOfWeights()).fit(X, batch_size=1, verbose=0)
