@@ -51,8 +51,8 @@ TUTORIAL = "Keras tutorial's class"
 SOFT = "kdkeras SoftTargets"
 HINTS = "kdkeras SoftTargets + Hints"
 
-# What `--select` tries: the same four for every method that has a temperature. The two parts weigh `task_weight` and the
-# rest of 1, in each library's spelling; `Hints` comes on top.
+# What `--select` tries: the same four for every method that has a temperature. The two parts weigh `task_weight` and
+# 1 − `task_weight`, in each library's spelling; `Hints` comes on top.
 _CANDIDATES = [{"temperature": t, "task_weight": w} for t in (3.0, 10.0) for w in (0.1, 0.5)]
 GRID: dict[str, list[dict[str, float]]] = {
     ALONE: [{}],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 _LOCK = threading.RLock()
@@ -20,11 +20,14 @@ _ACTIVE = threading.local()
 
 
 @contextlib.contextmanager
-def record(watched: list[tuple[Any, str]]) -> Iterator[dict[tuple[int, str], list[tuple[Any, Any]]]]:
+def record(
+    watched: list[tuple[Any, str]], change: Mapping[tuple[int, str], Callable[[Any], Any]] | None = None
+) -> Iterator[dict[tuple[int, str], list[tuple[Any, Any]]]]:
     """Record every call of each `(owner, attribute)` that this thread makes in the block.
 
     Args:
         watched: Objects with the names of their functions: `call` of a layer or operation, `activation` of a layer.
+        change: By `(id(owner), attribute)`, functions of a result that return what takes its place.
 
     Yields:
         A dict that fills while the block runs: (first argument, result) of each call, by `(id(owner), attribute)`, in
@@ -37,7 +40,7 @@ def record(watched: list[tuple[Any, str]]) -> Iterator[dict[tuple[int, str], lis
         for owner, attribute in watched:
             _install(owner, attribute)
             installed.append((owner, attribute))
-        recorders.append((records, {(id(owner), attribute) for owner, attribute in watched}))
+        recorders.append((records, {(id(owner), attribute) for owner, attribute in watched}, change or {}))
         yield records
     finally:
         recorders[:] = [entry for entry in recorders if entry[0] is not records]
@@ -72,7 +75,9 @@ def _wrap(original: Callable[..., Any], key: tuple[int, str]) -> Callable[..., A
     def recording(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         first = args[0] if args else next(iter(kwargs.values()), None)
-        for records, keys in getattr(_ACTIVE, "recorders", ()):
+        for _, _, change in getattr(_ACTIVE, "recorders", ()):
+            result = change[key](result) if key in change else result
+        for records, keys, _ in getattr(_ACTIVE, "recorders", ()):
             if key in keys:
                 calls = records.pop(key, [])  # re-inserted: the dict keeps the order of the latest calls
                 records[key] = [*calls, (first, result)]

@@ -13,7 +13,13 @@ import numpy as np
 from kdkeras import _backend
 from kdkeras._distribution import check_compile, strategy_scope, under_strategy
 from kdkeras._files import atomic_path
-from kdkeras._training.compile_arguments import as_losses, check_task_loss, from_tutorial, with_loss_scale
+from kdkeras._training.compile_arguments import (
+    as_losses,
+    check_task_loss,
+    from_tutorial,
+    refuse_compiled_gradients,
+    with_loss_scale,
+)
 from kdkeras._training.data import NAMED, check_data, named, unnamed
 from kdkeras._training.guard import Watch, is_finite, watching
 from kdkeras._training.steps import Connection, Steps
@@ -194,11 +200,14 @@ class Distiller(Steps):
             optimizer = with_loss_scale(optimizer, self.student)
         check_compile(self, optimizer, kwargs)
         losses = as_losses(distillation_loss)
+        refuse_compiled_gradients(losses, kwargs.get("jit_compile"))
         student = [path for term in losses for path in term.student_layers]
         teacher = [path for term in losses for path in term.teacher_layers]
+        ours = {term.name: term.student_attribution for term in losses if term.student_attribution is not None}
+        theirs = {term.name: term.teacher_attribution for term in losses if term.teacher_attribution is not None}
         readers = (
-            Extractor(self.student, student, several_outputs=True),
-            TeacherSignals(self.teacher, teacher, self.teacher_inputs),
+            Extractor(self.student, student, several_outputs=True, attributions=ours),
+            TeacherSignals(self.teacher, teacher, self.teacher_inputs, theirs),
         )
         connection = self._connection
         if connection is not None:
@@ -237,6 +246,9 @@ class Distiller(Steps):
             with _backend.outside_of_graphs():  # Keras may ask while it traces, but a probe must run
                 readers[0].refuse_hidden_probabilities(inputs)
                 readers[1].refuse_hidden_probabilities()
+        with _backend.outside_of_graphs():
+            readers[0].check_attributions(inputs)
+            readers[1].check_attributions()
         task = task_of(task_loss, student)
         for loss in losses:
             loss.join(self, task.with_independent_units(student), teacher)

@@ -113,7 +113,7 @@ def standardize(logits: Any) -> Any:
 
 
 def l2_normalize(values: Any, axis: int | tuple[int, ...] = -1) -> Any:
-    """Return values divided by their L2 norm along `axis`; zeros stay zeros, with a finite gradient.
+    """Return values divided by their L2 norm along `axis`; zeros stay zeros, without a gradient.
 
     Args:
         values: Any shape.
@@ -128,7 +128,9 @@ def l2_normalize(values: Any, axis: int | tuple[int, ...] = -1) -> Any:
         >>> np.asarray(l2_normalize(np.array([3.0, 4.0]))).round(4).tolist()
         [0.6, 0.8]
     """
-    return values * ops.rsqrt(ops.maximum(ops.sum(ops.square(values), axis=axis, keepdims=True), 1e-12))
+    squares = ops.sum(ops.square(values), axis=axis, keepdims=True)
+    # Zeros have no direction to move in: without `where` they would get a gradient a million times that of others.
+    return values * ops.where(squares > 0, ops.rsqrt(ops.maximum(squares, 1e-12)), ops.zeros_like(squares))
 
 
 def flatten_samples(values: Any) -> Any:
@@ -171,3 +173,28 @@ def squared_distances(values: Any) -> Any:
     squares = ops.sum(ops.square(values), axis=-1)
     distances = squares[:, None] + squares[None, :] - 2 * ops.matmul(values, ops.transpose(values))
     return ops.maximum(distances, 0.0)
+
+
+def grad_cam(features: Any, gradients: Any) -> Any:
+    """Return Grad-CAM maps, `ReLU(Σ_k mean over positions (∂z_c/∂A_k) · A_k)`.
+
+    Args:
+        features: Output A of a layer, shape `(batch, positions..., channels)`.
+        gradients: Gradient of one logit z_c of each sample by it, same shape.
+
+    Returns:
+        Shape `(batch, positions...)`, at least 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.ops import grad_cam
+        >>> a, g = np.array([[[1.0, 2.0], [3.0, 0.0]]]), np.array([[[1.0, -1.0], [1.0, -1.0]]])
+        >>> np.asarray(grad_cam(a, g)).tolist()
+        [[0.0, 3.0]]
+
+    Reference:
+        Selvaraju et al.: Grad-CAM: Visual explanations from deep networks via gradient-based localization, 2017,
+        arXiv:1610.02391.
+    """
+    weights = ops.mean(gradients, axis=tuple(range(1, len(features.shape) - 1)), keepdims=True)
+    return ops.relu(ops.sum(weights * features, axis=-1))

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kdkeras.losses import DistillationLoss
-from kdkeras.signals import Extractor, Signals, SignalSpec
+from kdkeras.signals import Attribution, Explain, Extractor, Signals, SignalSpec
 
 _STEP = 1e-2  # of the central differences: large enough for float32, small enough for losses of bounded curvature
 
@@ -178,8 +178,10 @@ def check_loss(
     keras.utils.set_random_seed(0)
     student, teacher = network(name="student"), network(width=6, name="teacher")
     samples = np.random.default_rng(0).random((batch, *student.input_shape[1:])).astype("float32")
-    ours, student_spec = _signals(student, make().student_layers, samples)
-    theirs, teacher_spec = _signals(teacher, make().teacher_layers, samples)
+    theirs, teacher_spec = _signals(teacher, make().teacher_layers, samples, _attribution(make(), "teacher"))
+    explain = Explain(keras.ops.argmax(theirs.logits, axis=-1))
+    attribution = _attribution(make(), "student")
+    ours, student_spec = _signals(student, make().student_layers, samples, attribution, explain)
     loss = _connected(make, student_spec, teacher_spec)
     labels = np.arange(batch) % 3
 
@@ -204,9 +206,21 @@ def _values(loss: DistillationLoss, ours: Signals, theirs: Signals, labels: np.n
     return loss(ours, theirs, labels=labels, **{name: context[name] for name in loss.needs})
 
 
-def _signals(model: keras.Model, layers: tuple[str, ...], samples: np.ndarray) -> tuple[Signals, SignalSpec]:
-    extractor = Extractor(model, layers)
-    return extractor(samples), extractor.spec(keras.KerasTensor(model.input_shape))
+def _attribution(loss: DistillationLoss, role: str) -> dict[str, Attribution]:
+    each = loss.student_attribution if role == "student" else loss.teacher_attribution
+    return {} if each is None else {loss.name: each}
+
+
+def _signals(
+    model: keras.Model,
+    layers: tuple[str, ...],
+    samples: np.ndarray,
+    attributions: dict[str, Attribution],
+    explain: Explain | None = None,
+) -> tuple[Signals, SignalSpec]:
+    extractor = Extractor(model, layers, attributions=attributions)
+    signals = extractor(samples, explain=dict.fromkeys(attributions, explain or Explain()))
+    return signals, extractor.spec(keras.KerasTensor(model.input_shape))
 
 
 def _connected(make: Callable[[], DistillationLoss], student: SignalSpec, teacher: SignalSpec) -> DistillationLoss:
@@ -221,7 +235,7 @@ def _check_minimum(
     make: Callable[[], DistillationLoss], theirs: Signals, spec: SignalSpec, labels: np.ndarray, minimum: float | None
 ) -> None:
     loss = make()
-    same = set(loss.student_layers) == set(loss.teacher_layers)
+    same = set(loss.student_layers) == set(loss.teacher_layers) and loss.student_attribution == loss.teacher_attribution
     if minimum is not None and same:
         loss = _connected(make, spec, spec)
         values = _numbers(_values(loss, theirs, theirs, labels))
@@ -270,7 +284,7 @@ def _check_gradient(loss: DistillationLoss, ours: Signals, theirs: Signals, labe
     """Compare the change of the summed loss along a random direction with what its gradient promises."""
     rng = np.random.default_rng(2)
     # What the loss reads of the student, each a direction of its own.
-    read = {"logits": ours.logits, **ours.features}
+    read = {"logits": ours.logits, **ours.features, **ours.attributions}
     directions = {
         key: keras.ops.convert_to_tensor(rng.standard_normal(tuple(value.shape)).astype("float32"))
         for key, value in read.items()
@@ -279,7 +293,9 @@ def _check_gradient(loss: DistillationLoss, ours: Signals, theirs: Signals, labe
     def total(shift: Any, key: str) -> Any:
         moved = {**read, key: read[key] + shift * directions[key]}
         features = {path: moved[path] for path in ours.features}
-        return keras.ops.sum(_values(loss, Signals(moved["logits"], moved["logits"], features), theirs, labels))
+        attributions = {name: moved[name] for name in ours.attributions}
+        signals = Signals(moved["logits"], moved["logits"], features, attributions=attributions)
+        return keras.ops.sum(_values(loss, signals, theirs, labels))
 
     for key in read:
         promised = _derivative(lambda shift, key=key: total(shift, key))

@@ -22,3 +22,10 @@ def test_the_training_guide_runs_as_written():
 def test_links_exist(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_index_of_losses_is_the_recipe_book():
+    from kdkeras.recipes.__main__ import markdown
+
+    page = (DOCS / "losses.md").read_text(encoding="utf-8")
+    assert markdown() in page, "run `python -m kdkeras.recipes` and put its output into docs/losses.md"

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from kdkeras import _backend
 from kdkeras._training.task import loss_name, losses_by_output
 from kdkeras.losses import DistillationLoss, SoftenedOutputs, SoftTargets
 from kdkeras.signals import SignalSpec
@@ -41,6 +42,24 @@ def as_losses(losses: DistillationLoss | Sequence[DistillationLoss] | None) -> l
     if len(set(names)) < len(names):
         raise ValueError(f"Loss terms need different names. Received: {names}. Pass `name=` to tell them apart.")
     return losses
+
+
+def refuse_compiled_gradients(losses: Sequence[DistillationLoss], jit_compile: Any) -> None:
+    """Raise if gradients inside the step would have to go through `torch.compile`, which makes no second derivative.
+
+    Args:
+        losses: The distillation losses.
+        jit_compile: As `compile` was given it.
+
+    Raises:
+        ValueError: They would, on PyTorch.
+    """
+    names = [loss.name for loss in losses if loss.student_attribution and loss.student_attribution.by_gradient]
+    if names and jit_compile is True and _backend.name() == "torch":
+        raise ValueError(
+            f"The losses {names} differentiate the student's gradients, which PyTorch cannot do with what it compiles. "
+            "Received: jit_compile=True. Leave it out."
+        )
 
 
 def from_tutorial(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry  # which operations keep state stands nowhere else
 
-from kdkeras.signals import Extractor, Signals
+from kdkeras.signals import Explain, Extractor, Signals
 
 AUTOMATIC_LIMIT = 32 * 2**20  # bytes of weights; while a step is compiled, it holds about 16 times as much
 HARD_LIMIT = 2**30  # a graph is limited to 2 GB by its file format, and copies of it are made in memory
@@ -63,22 +63,23 @@ class FrozenTeacher:
         self.bytes = sum(value.nbytes for _, value in self._weights)
         self.seconds = 0.0
 
-    def __call__(self, inputs: Any) -> Signals:
+    def __call__(self, inputs: Any, explain: Mapping[str, Explain] | None = None) -> Signals:
         """Return the teacher's signals for `inputs`, with `training=False`.
 
         Outside of a traced function, where there is no graph to hold constants, the teacher itself is run.
 
         Args:
             inputs: Tensors, nested as the teacher takes them.
+            explain: As for the extractor.
 
         Returns:
             The `Signals`, as the extractor's.
         """
         if tf.executing_eagerly():
-            return self.extractor(inputs, training=False)
+            return self.extractor(inputs, training=False, explain=explain)
         constants = [(variable, tf.constant(value)) for variable, value in self._weights]
         with keras.StatelessScope(state_mapping=constants):
-            return self.extractor(inputs, training=False)
+            return self.extractor(inputs, training=False, explain=explain)
 
     def is_current(self) -> bool:
         """Return whether the teacher's weights are still those that become constants, to the bit."""

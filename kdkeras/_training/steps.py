@@ -189,7 +189,8 @@ class Steps(TeacherApart, AcrossDevices):
         """Return `data` with a `Batch` in place of x: here, outside the tape, the teacher gets no gradient."""
         x, labels, sample_weight = unpacked(data)
         x, index = split_index(x)
-        signals = self._read_teacher(x, frozen=self._frozen_teacher(), training=training)
+        explain = self._terms.explain(training=training)
+        signals = self._read_teacher(x, frozen=self._frozen_teacher(), training=training, explain=explain)
         return Batch(student_inputs(x), signals, index), labels, sample_weight
 
     @contextlib.contextmanager
@@ -237,7 +238,8 @@ class Steps(TeacherApart, AcrossDevices):
             The predictions, or `Signals` for a `Batch`.
         """
         if isinstance(inputs, Batch):
-            return self._read_student(inputs.inputs, training=training)
+            explain = self._terms.explain(inputs.teacher, training=training)
+            return self._read_student(inputs.inputs, training=training, explain=explain)
         return self.student(student_inputs(inputs), training=training)
 
     def compute_loss(

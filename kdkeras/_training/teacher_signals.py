@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import keras
 from kdkeras import _backend
 from kdkeras._symbolic import output_specs
 from kdkeras.inputs import check_same_inputs, input_specs
-from kdkeras.signals import Cached, Extractor, Indexed, Paired, Signals, SignalSpec
+from kdkeras.signals import Attribution, Cached, Explain, Extractor, Indexed, Paired, Signals, SignalSpec
 from kdkeras.teachers import TeacherModel
 
 _LOG = logging.getLogger("kdkeras")
@@ -52,14 +52,21 @@ class TeacherSignals:
         teacher: The teacher, or `None` where the data bring its answers.
         layers: Paths of the teacher's layers to tap.
         function: Makes the teacher's inputs of the data's x, where they differ.
+        attributions: What to explain of the teacher, by the name of the loss that wants it.
     """
 
     def __init__(
-        self, teacher: keras.Model | None, layers: Sequence[str], function: Callable[[Any], Any] | None
+        self,
+        teacher: keras.Model | None,
+        layers: Sequence[str],
+        function: Callable[[Any], Any] | None,
+        attributions: Mapping[str, Attribution] | None = None,
     ) -> None:
         self.teacher = teacher
-        self.extractor = None if teacher is None else Extractor(teacher, layers, several_outputs=True)
+        options = {"several_outputs": True, "attributions": attributions}
+        self.extractor = None if teacher is None else Extractor(teacher, layers, **options)
         self.layers = tuple(dict.fromkeys(layers))
+        self.attributions = dict(attributions or {})
         self.function = function
         self.probed: Any = None  # the specs that the teacher was connected with
         self._frozen: Any = None
@@ -78,7 +85,7 @@ class TeacherSignals:
             ValueError: There is neither a teacher nor answers in the data.
         """
         if self.teacher is None:
-            return _cached_spec(x) if isinstance(x, Cached) else None
+            return self._cached_spec(x) if isinstance(x, Cached) else None
         self.probed = input_specs(self.teacher)
         if self.probed is None:
             self.probed = self._inputs(x, lambda values: output_specs(self.function, values))
@@ -89,13 +96,25 @@ class TeacherSignals:
         if self.extractor is not None:
             self.extractor.refuse_hidden_probabilities(self.probed)
 
-    def __call__(self, x: Any, frozen: Callable[[Any], Signals] | None = None, training: bool = False) -> Signals:
+    def check_attributions(self) -> None:
+        """Raise if what the losses want explained of the teacher is not there."""
+        if self.extractor is not None:
+            self.extractor.check_attributions(self.probed)
+
+    def __call__(
+        self,
+        x: Any,
+        frozen: Callable[..., Signals] | None = None,
+        training: bool = False,
+        explain: Mapping[str, Explain] | None = None,
+    ) -> Signals:
         """Return the teacher's signals for a batch.
 
         Args:
             x: The batch's x: plain inputs, `Paired` or `Cached`.
             frozen: The teacher's graph of constants, to be run in its place.
             training: Whether a random ensemble draws a member; other teachers run in inference mode always.
+            explain: Of each attribution, whether it is due in this step.
 
         Returns:
             The `Signals`, cut off from any gradient.
@@ -111,9 +130,10 @@ class TeacherSignals:
             check_same_inputs(x, self.teacher, student_name="student")
         with _backend.without_gradient():
             inputs = self._inputs(x, self.function)
-            signals = (
-                frozen(inputs) if frozen is not None else self.extractor(inputs, training=training and self.is_random)
-            )
+            if frozen is not None:
+                signals = frozen(inputs, explain)
+            else:
+                signals = self.extractor(inputs, training=training and self.is_random, explain=explain)
         return keras.tree.map_structure(keras.ops.stop_gradient, signals)
 
     @property
@@ -126,14 +146,14 @@ class TeacherSignals:
         """Whether a graph with constant weights exists."""
         return self._frozen is not None
 
-    def freeze(self, *, required: bool) -> Callable[[Any], Signals] | None:
+    def freeze(self, *, required: bool) -> Callable[..., Signals] | None:
         """Return the teacher's forward pass with constant weights (TensorFlow only).
 
         Args:
             required: Whether to raise where it is not safe, and to allow large teachers.
 
         Returns:
-            A function of the teacher's inputs; `None` where it is not safe.
+            A function of the teacher's inputs and of what is to be explained; `None` where it is not safe.
 
         Raises:
             ValueError: It is not safe, but required.
@@ -178,26 +198,37 @@ class TeacherSignals:
         return x if self.function is None else function(x)
 
     def _cached(self, x: Cached) -> Signals:
+        self._check_cached(x)
+        logits, features = keras.tree.map_structure(
+            lambda values: keras.ops.cast(values, "float32"), (x.logits, dict(x.features))
+        )
+        attributions = {name: features[str(each)] for name, each in self.attributions.items()}
+        return Signals(logits, logits, features, attributions=attributions)
+
+    def _check_cached(self, x: Cached) -> None:
         missing = [path for path in self.layers if path not in x.features]
         if missing:
             raise ValueError(
                 f"The losses compare the teacher's layers {missing}. Received: cached features {list(x.features)}. "
                 "Cache those layers too."
             )
-        logits, features = keras.tree.map_structure(
-            lambda values: keras.ops.cast(values, "float32"), (x.logits, dict(x.features))
-        )
-        return Signals(logits, logits, features)
+        missing = [str(each) for each in self.attributions.values() if str(each) not in x.features]
+        if missing:
+            raise ValueError(
+                f"The losses compare the teacher's explanations {missing}. Received: cached features "
+                f"{list(x.features)}. Cache those too, with `kdkeras.signals.predict(teacher, x, attributions=[...])`."
+            )
 
-
-def _cached_spec(x: Cached) -> SignalSpec:
-    shapes = {path: tuple(values.shape) for path, values in x.features.items()}
-    logits = [tuple(values.shape) for values in keras.tree.flatten(x.logits)]
-    if len(logits) == 1:
-        return SignalSpec("cached answers", None, logits[0], shapes)
-    names = ["/".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(x.logits)]
-    outputs = {
-        name: SignalSpec(f"cached answers/{name}", None, shape, shapes)
-        for name, shape in zip(names, logits, strict=True)
-    }
-    return SignalSpec("cached answers", None, (), shapes, outputs)
+    def _cached_spec(self, x: Cached) -> SignalSpec:
+        self._check_cached(x)
+        shapes = {path: tuple(values.shape) for path, values in x.features.items()}
+        attributions = {name: shapes[str(each)] for name, each in self.attributions.items()}
+        logits = [tuple(values.shape) for values in keras.tree.flatten(x.logits)]
+        if len(logits) == 1:
+            return SignalSpec("cached answers", None, logits[0], shapes, attributions=attributions)
+        names = ["/".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(x.logits)]
+        outputs = {
+            name: SignalSpec(f"cached answers/{name}", None, shape, shapes, attributions=attributions)
+            for name, shape in zip(names, logits, strict=True)
+        }
+        return SignalSpec("cached answers", None, (), shapes, outputs, attributions)

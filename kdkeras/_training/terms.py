@@ -12,7 +12,7 @@ from kdkeras._training.health import Health
 from kdkeras._training.task import Task, per_position, share_shown
 from kdkeras.losses import DistillationLoss
 from kdkeras.losses.base import checked_number
-from kdkeras.signals import Batch, Signals
+from kdkeras.signals import Batch, Explain, Signals
 
 
 class Terms(keras.layers.Layer):
@@ -55,6 +55,18 @@ class Terms(keras.layers.Layer):
         value = checked_number("Distiller", "task_weight", value, minimum=0.0)
         self.weight.assign(value)
         self.needs_labels = bool(self.task_tracker) and value > 0
+
+    def explain(self, teacher: Signals | None = None, *, training: bool) -> dict[str, Explain]:
+        """Return what each loss wants explained in this step.
+
+        Args:
+            teacher: The teacher's signals, where they are known already.
+            training: Whether it is a step of training.
+
+        Returns:
+            By the name of the loss.
+        """
+        return {loss.name: loss.explain(teacher, training=training) for loss in self.distillation_losses}
 
     def weigh_task(self, task: Any, size: Any) -> Any:
         """Return the weighted task loss, and track it un-weighted."""

@@ -141,18 +141,23 @@ def run_cell(cell: Cell, data: Dataset, settings: Settings, folder: Path) -> dic
         shuffle=False,
         verbose=0,
     )
-    last = _figures(student, teacher, data, settings, explain=pair.kind == "convolution")
-    valid_accuracy = history.history["val_accuracy"][-1]
-    student.set_weights(best.weights)
+    deployed = _deployed(model, student, teacher)
+    last = _figures(deployed, teacher, data, settings, explain=pair.kind == "convolution")
+    last["valid_accuracy"] = history.history["val_accuracy"][-1]
+    if deployed is student:
+        student.set_weights(best.weights)
+        at_best = {**_figures(student, teacher, data, settings, explain=False), "epoch": best.epoch}
+    else:  # what `fit` validates is not what is deployed
+        at_best = {**last, "epoch": settings.epochs}
     return {
         "pair": cell.pair,
         "loss": cell.loss,
         "seed": cell.seed,
-        "last": {**last, "valid_accuracy": valid_accuracy},
-        "best": {**_figures(student, teacher, data, settings, explain=False), "epoch": best.epoch},
+        "last": last,
+        "best": at_best,
         "step_ms": clock.median,
         "seconds": time.perf_counter() - start,
-        "parameters": {"student": student.count_params(), "teacher": teacher.count_params()},
+        "parameters": {"student": deployed.count_params(), "teacher": teacher.count_params()},
     }
 
 
@@ -175,18 +180,29 @@ def compiled(cell: Cell, student: keras.Model, teacher: keras.Model, data: Datas
         return student
     recipe = recipes.recipe(cell.loss, RECIPE)
     terms = [losses.get(name, **settings) for name, settings in recipe.beside.items()]
-    terms.append(losses.get(cell.loss, recipe=RECIPE, **_of_data(cell.loss, data)))
-    if cell.loss == "factor_transfer":
-        terms[-1].fit_paraphraser(teacher, data.x_train, verbose=0)
+    terms.append(losses.get(cell.loss, recipe=RECIPE, **_known_here(cell.loss, teacher, data)))
+    if isinstance(terms[-1], losses.FactorTransfer):
+        terms[-1].fit_paraphraser(teacher, data.x_train, epochs=settings.epochs, verbose=0)
     return kdkeras.Distiller(student=student, teacher=teacher).compile(
         loss=_TASK(from_logits=True), distillation_loss=terms, task_weight=recipe.task_weight, **arguments
     )
 
 
-def _of_data(loss: str, data: Dataset) -> dict[str, Any]:
-    """Return the arguments of a loss that only the data know."""
+def _deployed(model: keras.Model, student: keras.Model, teacher: keras.Model) -> keras.Model:
+    """Return what goes to the phone: the student, or with SimKD the student under the teacher's classifier."""
+    for loss in getattr(model, "distillation_losses", ()):  # the student alone has none
+        if isinstance(loss, losses.SimKD):
+            return loss.deployable_student(student, teacher)
+    return student
+
+
+def _known_here(loss: str, teacher: keras.Model, data: Dataset) -> dict[str, Any]:
+    """Return the arguments of a loss that no recipe can know."""
     if loss == "contrastive_memory":
-        return {"samples": len(data.x_train), "classes": data.y_train}
+        negatives = recipes.recipe(loss, RECIPE).settings["negatives"]
+        return {"samples": len(data.x_train), "negatives": min(negatives, len(data.x_train))}
+    if loss == "overhaul":
+        return {"margin": losses.batch_norm_margins(teacher, recipes.recipe(loss, RECIPE).settings["teacher_layer"])}
     return {}
 
 
@@ -230,7 +246,8 @@ def _figures(
     }
     if explain:
         layer = "stage3"
+        own = layer if any(each.name == layer for each in student.layers) else None
         images = data.x_test[: settings.explained]
-        compared = kdkeras.explain.compare(teacher, student, images, teacher_layer=layer, student_layer=layer)
+        compared = kdkeras.explain.compare(teacher, student, images, teacher_layer=layer, student_layer=own)
         figures["explanation"] = float(compared.summary["cosine"].mean)
     return figures

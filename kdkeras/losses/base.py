@@ -9,9 +9,10 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from kdkeras._backend import number
-from kdkeras.signals import Signals, SignalSpec
+from kdkeras.signals import Attribution, Explain, Signals, SignalSpec
 
 
 class DistillationLoss(keras.layers.Layer):
@@ -33,6 +34,9 @@ class DistillationLoss(keras.layers.Layer):
     Attributes:
         student_layers: Paths of the student layers that `call` finds in `student.features`.
         teacher_layers: Paths of the teacher layers that `call` finds in `teacher.features`.
+        student_attribution: The explanation of the student, at the teacher's top class, that `call` finds as
+            `student.attributions[self.name]`; `None` without one.
+        teacher_attribution: The explanation of the teacher that `call` finds as `teacher.attributions[self.name]`.
         compares_outputs: Whether `call` reads logits or predictions, and so must know which output of several.
         needs_logits: Whether probabilities in the place of logits would be wrong, so that models are looked at closely.
         batch_wise: Whether `call` returns a single value for the batch.
@@ -71,6 +75,8 @@ class DistillationLoss(keras.layers.Layer):
         self._places: tuple[int | None, int | None] = (None, None)
         self.student_layers: tuple[str, ...] = ()
         self.teacher_layers: tuple[str, ...] = ()
+        self.student_attribution: Attribution | None = None
+        self.teacher_attribution: Attribution | None = None
 
     @property
     def weight(self) -> float:
@@ -121,6 +127,33 @@ class DistillationLoss(keras.layers.Layer):
             return None, spec
         place = spec.place(output, asked_by=type(self).__name__)
         return place, spec if place is None else spec.outputs[output]
+
+    def explain(self, teacher: Signals | None = None, *, training: bool) -> Explain:
+        """Return what to explain in this step: of the student the teacher's top class, of the teacher its own.
+
+        Args:
+            teacher: All signals of the teacher, where they are known already.
+            training: Whether it is a step of training.
+
+        Returns:
+            The classes, and whether this step takes an explanation at all.
+        """
+        place = self._places[1]
+        if teacher is None or self.student_attribution is None:
+            return Explain(due=self.is_due(training=training))
+        logits = (teacher if place is None else teacher.output(place)).logits
+        return Explain(ops.argmax(logits, axis=-1), self.is_due(training=training))
+
+    def is_due(self, *, training: bool) -> Any:
+        """Return whether this step takes an explanation; where it does not, `call` finds zeros.
+
+        Args:
+            training: Whether it is a step of training.
+
+        Returns:
+            A boolean, or a boolean tensor. By default `True`.
+        """
+        return True
 
     def compare(self, student: Signals, teacher: Signals, labels: Any = None, **context: Any) -> Any:
         """Return the values of `call` on the outputs that this loss compares, as the train step asks for them.

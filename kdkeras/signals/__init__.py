@@ -5,6 +5,8 @@ feature map of an inner layer. `Extractor` reads them all from a single call of 
 Functional, Sequential, nested or subclassed, and leaves the model as it was.
 """
 
+from kdkeras.signals.attributions import Attribution as Attribution
+from kdkeras.signals.attributions import Explain as Explain
 from kdkeras.signals.extractor import Extractor as Extractor
 from kdkeras.signals.extractor import called_layers as called_layers
 from kdkeras.signals.prediction import predict as predict

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from kdkeras import _backend
 from kdkeras._recorder import record
 from kdkeras._symbolic import output_specs
 from kdkeras.layer_paths import find_layer, layer_paths
+from kdkeras.signals.attributions import Attribution, AttributionError, Explain, needs_pooled_head
+from kdkeras.signals.explainer import Explainer, Parts, not_called
 from kdkeras.signals.heads import head_candidates
 from kdkeras.signals.records import Signals, SignalSpec
 
@@ -65,6 +69,7 @@ class Extractor:
         model: The model to read.
         layers: Paths of the layers to tap.
         several_outputs: Whether the model may have more than one output. Default `False`.
+        attributions: What to explain, by any name; the `Signals` have it under the same name.
 
     Attributes:
         heads: Of each output `"softmax"`, `"sigmoid"`, `"linear"`, or `None` where its final activation was not
@@ -72,8 +77,8 @@ class Extractor:
 
     Raises:
         TypeError: `model` is not a Keras model.
-        ValueError: A layer does not exist; or, on the first call, a tapped layer was not called, or the model has
-            several outputs and must not.
+        ValueError: A layer does not exist; or, on the first call, a tapped layer was not called, the model has several
+            outputs and must not, or it has nothing of the kind that is to be explained.
 
     Example:
         >>> import keras, numpy as np
@@ -84,12 +89,22 @@ class Extractor:
         ((2, 3), 0.0, 0.3333)
     """
 
-    def __init__(self, model: keras.Model, layers: Sequence[str] = (), *, several_outputs: bool = False) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        layers: Sequence[str] = (),
+        *,
+        several_outputs: bool = False,
+        attributions: Mapping[str, Attribution] | None = None,
+    ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(f"A model must be a `keras.Model`. Received: {model!r} of type {type(model).__name__}.")
         self.model = model
         self.layers = {path: find_layer(model, path) for path in dict.fromkeys(layers)}
         self.several_outputs = several_outputs
+        self._explainer = Explainer(model, attributions or {})
+        self._classifiers: list[keras.layers.Layer | None] = []  # the `Dense` layer that each output comes from
+        self._problem: str | None = None
         self.heads: tuple[str | None, ...] = ()
         self._connected: tuple[str | None, ...] | None = None
 
@@ -98,9 +113,19 @@ class Extractor:
         """The head of a model with one output, as the latest call showed it."""
         return self.heads[0] if len(self.heads) == 1 else None
 
-    def __call__(self, inputs: Any, training: bool = False) -> Signals:
-        """Run the model on `inputs` and return its `Signals`."""
-        signals = self._read(inputs, training)
+    def __call__(self, inputs: Any, training: bool = False, explain: Mapping[str, Explain] | None = None) -> Signals:
+        """Run the model on `inputs` and return its `Signals`.
+
+        Args:
+            inputs: Tensors, nested as the model takes them.
+            training: Whether it runs in training mode.
+            explain: Of each attribution at which classes it is taken; by default those that the model finds most
+                likely.
+
+        Returns:
+            The `Signals`.
+        """
+        signals = self._read(inputs, training, explain)
         self._check(signals)
         if self._connected is not None and self._connected != self.heads:
             raise ValueError(
@@ -128,20 +153,55 @@ class Extractor:
             raise ValueError(f"Layers {several} of model '{self.model.name}' return several tensors: tap others.")
         self._connected = self.heads
         features = {path: tuple(value.shape) for path, value in signals.features.items()}
+        attributions = {name: tuple(value.shape) for name, value in signals.attributions.items()}
         shapes = [tuple(value.shape) for value in keras.tree.flatten(signals.logits)]
         if len(shapes) == 1:
-            return SignalSpec(self.model.name, self.head, shapes[0], features)
+            return SignalSpec(self.model.name, self.head, shapes[0], features, attributions=attributions)
         names = _output_names(self.model, signals.predictions)
         outputs = {
-            name: SignalSpec(f"{self.model.name}/{name}", head, shape, features)
+            name: SignalSpec(f"{self.model.name}/{name}", head, shape, features, attributions=attributions)
             for name, head, shape in zip(names, self.heads, shapes, strict=True)
         }
-        return SignalSpec(self.model.name, None, (), features, outputs)
+        return SignalSpec(self.model.name, None, (), features, outputs, attributions)
 
-    def _read(self, inputs: Any, training: bool = False) -> Signals:
+    def _read(self, inputs: Any, training: bool = False, explain: Mapping[str, Explain] | None = None) -> Signals:
+        self._problem = None  # raised by `_check`, where Keras does not wrap it
+        explainer = self._explainer
+        if not explainer.attributions:
+            return self._run(inputs, training)[0]
+        if explainer.of_inputs:
+            inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, inputs)
+
+        def run(mark: Callable[[str, Any], Any]) -> tuple[list[Any], Any]:
+            signals, sources = self._run(explainer.marked(mark, inputs), training, mark)
+            return keras.tree.flatten(signals.logits), (signals, sources)
+
+        if explainer.by_gradient:
+            _, (signals, sources), gradient = _backend.differentiable(run, self.model)
+        else:
+            (_, (signals, sources)), gradient = run(lambda _, tensor: tensor), None
+        parts = Parts(
+            _output_names(self.model, signals.predictions),
+            keras.tree.flatten(signals.logits),
+            inputs,
+            sources,
+            self._classifiers,
+            gradient,
+        )
+        try:
+            return signals._replace(attributions=explainer.explain(parts, explain or {}))
+        except AttributionError as error:
+            self._problem = str(error)
+            return signals
+
+    def _run(
+        self, inputs: Any, training: bool, mark: Callable[[str, Any], Any] | None = None
+    ) -> tuple[Signals, dict[str, Any]]:
+        """Return the signals without attributions, and the outputs of the layers that are explained."""
         candidates = head_candidates(self.model)
-        watched = [(layer, "call") for layer in self.layers.values()] + [(owner, name) for owner, name, _ in candidates]
-        with record(watched) as records:
+        layers = [*self.layers.values(), *self._explainer.layers.values()]
+        watched = [(layer, "call") for layer in layers] + [(owner, name) for owner, name, _ in candidates]
+        with record(watched, self._explainer.changes(mark) if mark is not None else None) as records:
             predictions = self.model(inputs, training=training)
         outputs = keras.tree.flatten(predictions)
         # A linear activation returns the very tensor it was given, perhaps a softmax's: the others have the last word.
@@ -155,9 +215,13 @@ class Extractor:
         calls = {path: records.get((id(layer), "call")) for path, layer in self.layers.items()}
         features = {path: call[-1][1] for path, call in calls.items() if call}
         masks = _masks({**features, **_keys(outputs)})
+        if self._explainer.attributions:
+            self._classifiers = [_classifier(candidates, records, each) for each in logits]
+        calls = {path: records.get((id(layer), "call")) for path, layer in self._explainer.layers.items()}
+        sources = {path: call[-1][1] for path, call in calls.items() if call}
         if len(outputs) == 1:
-            return Signals(outputs[0], logits[0], features, masks)
-        return Signals(predictions, keras.tree.pack_sequence_as(predictions, logits), features, masks)
+            return Signals(outputs[0], logits[0], features, masks), sources
+        return Signals(predictions, keras.tree.pack_sequence_as(predictions, logits), features, masks), sources
 
     def _check(self, signals: Signals) -> None:
         outputs = len(keras.tree.flatten(signals.predictions))
@@ -168,7 +232,9 @@ class Extractor:
             )
         missing = [path for path in self.layers if path not in signals.features]
         if missing:
-            raise ValueError(f"Layers {missing} of model '{self.model.name}' are not called: tap layers that are.")
+            raise ValueError(not_called(missing, self.model.name))
+        if self._problem is not None:
+            raise ValueError(self._problem)
 
     def refuse_hidden_probabilities(self, inputs: Any) -> None:
         """Raise if the model returns probabilities whose logits cannot be recovered.
@@ -184,16 +250,43 @@ class Extractor:
         """
         if self.heads and None not in self.heads:
             return
+        signals = self._probe(inputs)
+        for predictions, head in zip(keras.tree.flatten(signals.predictions), self.heads, strict=True):
+            if head is None:
+                _refuse(np.asarray(keras.ops.convert_to_numpy(predictions), dtype="float32"), self.model.name)
+
+    def check_attributions(self, inputs: Any) -> None:
+        """Raise if, on two random samples, there is no gradient, or class maps do not add up to the logits.
+
+        Args:
+            inputs: `keras.KerasTensor`s, nested as the model takes them.
+
+        Raises:
+            ValueError: What is to be explained is not there.
+        """
+        if not self._explainer.attributions:
+            return
+        # The mean of all class maps is the logits, but for the bias: the same number for both samples.
+        maps = {
+            name: each if each.by_gradient else dataclasses.replace(each, method="class_maps")
+            for name, each in self._explainer.attributions.items()
+        }
+        signals = Extractor(self.model, several_outputs=True, attributions=maps)._probe(inputs)
+        names = _output_names(self.model, signals.predictions)
+        for name, each in self._explainer.attributions.items():
+            logits = keras.tree.flatten(signals.logits)[each.place(names, self.model.name)]
+            if not each.by_gradient and not _is_mean(signals.attributions[name], logits):
+                raise ValueError(needs_pooled_head(each, self.model.name))
+
+    def _probe(self, inputs: Any) -> Signals:
+        """Return the signals of two random samples."""
         random = np.random.default_rng(0)
 
         def sample(spec: Any) -> np.ndarray:
             shape = [_UNKNOWN_SIZE if size is None else size for size in spec.shape[1:]]
             return random.random((2, *shape)).astype(keras.backend.standardize_dtype(spec.dtype))
 
-        signals = self(keras.tree.map_structure(sample, inputs))
-        for predictions, head in zip(keras.tree.flatten(signals.predictions), self.heads, strict=True):
-            if head is None:
-                _refuse(np.asarray(keras.ops.convert_to_numpy(predictions), dtype="float32"), self.model.name)
+        return self(keras.tree.map_structure(sample, inputs))
 
 
 def _refuse(outputs: np.ndarray, name: str) -> None:
@@ -203,6 +296,25 @@ def _refuse(outputs: np.ndarray, name: str) -> None:
             f"Model '{name}' returns values in (0, 1) only, as a sigmoid does, but its logits could not be found. End "
             "the model in `keras.layers.Dense(units, activation='sigmoid')`, or let it return logits."
         )
+
+
+def _classifier(candidates: list[Any], records: dict[Any, Any], logits: Any) -> keras.layers.Dense | None:
+    """Return the `Dense` layer that returned the logits; if a cast stands between, the last of their shape."""
+    dense = {(id(owner), name): owner for owner, name, _ in candidates if isinstance(owner, keras.layers.Dense)}
+    found = None
+    for key, calls in records.items():
+        if key in dense and tuple(calls[-1][1].shape) == tuple(logits.shape):
+            found = dense[key]
+            if any(tensor is logits for tensor in calls[-1]):
+                break
+    return found
+
+
+def _is_mean(class_maps: Any, logits: Any) -> bool:
+    """Whether logits are the mean of class maps over all positions, but for what is the same in both samples."""
+    maps, logits = (np.asarray(keras.ops.convert_to_numpy(tensor), dtype="float64") for tensor in (class_maps, logits))
+    rest = logits - maps.mean(axis=tuple(range(1, maps.ndim - 1)))
+    return bool(np.abs(rest[0] - rest[1]).max() <= 1e-2 * max(np.abs(maps).max(), 1e-6))
 
 
 def _keys(outputs: list[Any]) -> dict[str, Any]:

@@ -9,17 +9,27 @@ import keras
 import numpy as np
 
 from kdkeras.inputs import is_array_like
+from kdkeras.signals.attributions import Attribution
 from kdkeras.signals.extractor import Extractor, refuse_probabilities
 from kdkeras.signals.records import Signals
 
 
-def predict(model: keras.Model, inputs: Any, *, layers: Sequence[str] = (), batch_size: int = 256) -> Signals:
+def predict(
+    model: keras.Model,
+    inputs: Any,
+    *,
+    layers: Sequence[str] = (),
+    attributions: Sequence[Attribution] = (),
+    batch_size: int = 256,
+) -> Signals:
     """Run `model` over `inputs` in batches and return its `Signals` as arrays.
 
     Args:
         model: A Keras model.
         inputs: Whatever `keras.Model.predict` takes.
         layers: Paths of the layers to tap.
+        attributions: What to explain of the model, each at its own top class. The `Signals` have it under its name,
+            such as `"grad_cam:conv5"`.
         batch_size: Samples per forward pass, for array inputs.
 
     Returns:
@@ -36,11 +46,16 @@ def predict(model: keras.Model, inputs: Any, *, layers: Sequence[str] = (), batc
         >>> signals.predict(model, np.zeros((5, 4))).logits.shape
         (5, 3)
     """
-    return predict_with_head(model, inputs, layers=layers, batch_size=batch_size)[0]
+    return predict_with_head(model, inputs, layers=layers, attributions=attributions, batch_size=batch_size)[0]
 
 
 def predict_with_head(
-    model: keras.Model, inputs: Any, *, layers: Sequence[str] = (), batch_size: int = 256
+    model: keras.Model,
+    inputs: Any,
+    *,
+    layers: Sequence[str] = (),
+    attributions: Sequence[Attribution] = (),
+    batch_size: int = 256,
 ) -> tuple[Signals, str | None]:
     """Do as `predict`, and return the model's head too.
 
@@ -48,6 +63,7 @@ def predict_with_head(
         model: A Keras model.
         inputs: Whatever `keras.Model.predict` takes.
         layers: Paths of the layers to tap.
+        attributions: What to explain.
         batch_size: Samples per forward pass, for array inputs.
 
     Returns:
@@ -57,7 +73,7 @@ def predict_with_head(
         TypeError: `model` is not a Keras model.
         ValueError: As for `predict`.
     """
-    reader = _Reader(model, layers)
+    reader = _Reader(model, layers, attributions)
     outputs = reader.predict(inputs, batch_size=batch_size if is_array_like(inputs) else None, verbose=0)
     outputs = keras.tree.map_structure(lambda value: np.asarray(value, dtype="float32"), outputs)
     if reader.extractor.head is None:
@@ -100,9 +116,9 @@ def predict_logits(model: keras.Model, inputs: Any, *, batch_size: int = 256) ->
 class _Reader(keras.Model):
     """Gives `Extractor` the batching, compiling and data handling of `keras.Model.predict`."""
 
-    def __init__(self, model: keras.Model, layers: Sequence[str]) -> None:
+    def __init__(self, model: keras.Model, layers: Sequence[str], attributions: Sequence[Attribution]) -> None:
         super().__init__(name="signals", autocast=False)
-        self.extractor = Extractor(model, layers)
+        self.extractor = Extractor(model, layers, attributions={str(each): each for each in attributions})
         self.model = model
         self.built = True
 

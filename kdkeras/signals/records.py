@@ -18,12 +18,14 @@ class Signals(NamedTuple):
         features: Output of each tapped layer, by the path that asked for it.
         masks: Keras masks, shape `(batch, positions)`: of tapped layers by path, of the output under `""`. Only what
             is masked is there.
+        attributions: What the model looked at, by the name of the loss that asked for it; see `Attribution`.
     """
 
     predictions: Any
     logits: Any
     features: dict[str, Any]
     masks: dict[str, Any] = {}  # noqa: RUF012  (never changed in place)
+    attributions: dict[str, Any] = {}  # noqa: RUF012
 
     def output(self, index: int) -> Signals:
         """Return these signals with one of several outputs in place of all.
@@ -38,7 +40,7 @@ class Signals(NamedTuple):
         if (own := self.masks.get(f"#{index}")) is not None:
             masks[""] = own
         predictions, logits = (keras.tree.flatten(nest)[index] for nest in (self.predictions, self.logits))
-        return Signals(predictions, logits, self.features, masks)
+        return Signals(predictions, logits, self.features, masks, self.attributions)
 
 
 class Batch(NamedTuple):
@@ -87,7 +89,8 @@ class Cached(NamedTuple):
     Attributes:
         inputs: What the student takes.
         logits: The teacher's logits, shape `(n, ..., units)`; nested where it has several outputs.
-        features: Outputs of the teacher's tapped layers by path, for losses that compare features.
+        features: Outputs of the teacher's tapped layers by path, for losses that compare features; and its
+            explanations, for losses that compare those, by the name of the `Attribution`, such as `"grad_cam:conv5"`.
 
     Example:
         >>> import numpy as np, kdkeras
@@ -133,6 +136,7 @@ class SignalSpec:
         features: Shape of each tapped layer's output, by path.
         outputs: Where the model has several outputs, the `SignalSpec` of each by name, in the order in which
             `keras.tree.flatten` gives them.
+        attributions: Shape of each attribution, by the name of the loss that asked for it.
     """
 
     model: str
@@ -140,6 +144,7 @@ class SignalSpec:
     logits: tuple[int | None, ...]
     features: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
     outputs: dict[str, SignalSpec] = field(default_factory=dict)
+    attributions: dict[str, tuple[int | None, ...]] = field(default_factory=dict)
 
     def place(self, output: str | None, *, asked_by: str) -> int | None:
         """Return the place of an output among several; `None` where the model has one only.

@@ -7,13 +7,15 @@ import pytest
 from kdkeras import losses, recipes
 
 PUBLIC = {value for value in vars(losses).values() if isinstance(value, type)}
-BASES = {losses.DistillationLoss}
-# Layers depend on the models, the samples of a bank on the data.
+BASES = {losses.DistillationLoss, losses.FeatureLoss, losses.RelationalLoss, losses.TemperedLoss}
+# Layers and margins depend on the models, the samples of a bank on the data.
 PLACES = {
     "student_layer": "s",
     "teacher_layer": "t",
     "student_layers": ("s1", "s2"),
     "teacher_layers": ("t1", "t2"),
+    "margin": -0.1,
+    "samples": 20_000,
 }
 EVERY = [(loss, name) for loss in recipes.names() for name in recipes.entry(loss).recipes]
 
