@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdkeras import benchmark as benchmark
     from kdkeras import callbacks as callbacks
     from kdkeras import datasets as datasets
     from kdkeras import evaluate as evaluate
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from kdkeras import export as export
     from kdkeras import losses as losses
     from kdkeras import metrics as metrics
+    from kdkeras import recipes as recipes
+    from kdkeras import schemes as schemes
     from kdkeras import targets as targets
     from kdkeras import teachers as teachers
     from kdkeras import testing as testing
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = (
+    "benchmark",
     "callbacks",
     "datasets",
     "evaluate",
@@ -38,6 +42,8 @@ _MODULES = (
     "export",
     "losses",
     "metrics",
+    "recipes",
+    "schemes",
     "targets",
     "teachers",
     "testing",

@@ -166,8 +166,8 @@ def _with_pullback(
     outputs, pull, (rest, values, losses) = jax.vjp(shifted, nothing, has_aux=True)
     for variable, value in zip(written, values, strict=True):
         variable.assign(value)
-    if losses:
-        model.add_loss(losses)
+    if losses:  # of any layer in it: a Functional model takes none
+        next(each for each in model._flatten_layers() if not isinstance(each, keras.Model)).add_loss(losses)
 
     def gradient(place: int, weights: Any, name: str) -> Any:
         def pulled(weights: Any) -> Any:

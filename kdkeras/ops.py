@@ -107,6 +107,7 @@ def standardize(logits: Any) -> Any:
     Reference:
         Sun et al.: Logit Standardization in Knowledge Distillation, 2024, arXiv:2403.01427.
     """
+    logits = ops.convert_to_tensor(logits)
     centred = logits - ops.mean(logits, axis=-1, keepdims=True)
     # Inside the root, so that the gradient exists where all logits are equal.
     return centred / ops.sqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + 1e-12)
@@ -129,8 +130,9 @@ def l2_normalize(values: Any, axis: int | tuple[int, ...] = -1) -> Any:
         [0.6, 0.8]
     """
     squares = ops.sum(ops.square(values), axis=axis, keepdims=True)
+    floor = ops.full_like(squares, 1e-12)  # a tensor: with a number, PyTorch's maximum would be of float32
     # Zeros have no direction to move in: without `where` they would get a gradient a million times that of others.
-    return values * ops.where(squares > 0, ops.rsqrt(ops.maximum(squares, 1e-12)), ops.zeros_like(squares))
+    return values * ops.where(squares > 0, ops.rsqrt(ops.maximum(squares, floor)), ops.zeros_like(squares))
 
 
 def flatten_samples(values: Any) -> Any:

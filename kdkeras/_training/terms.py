@@ -77,13 +77,17 @@ class Terms(keras.layers.Layer):
         self, student: Signals, batch: Batch, labels: Any, sample_weight: Any, task: Task, *, training: bool
     ) -> list[Any]:
         """Return the weighted value of each distillation loss, and track it un-weighted."""
-        size = ops.shape(keras.tree.flatten(batch.inputs)[0])[0]
+        first = keras.tree.flatten(batch.inputs)[0]
+        size = ops.shape(first)[0]
         weighted = []
         for loss, tracker in zip(self.distillation_losses, self.trackers, strict=True):
             place = loss.student_place
             weights = _of_loss(loss, sample_weight, task)
             context = {"sample_weight": _per_sample(weights), "index": batch.index, "training": training}
-            values = loss.compare(student, batch.teacher, labels=task.of_output(labels, place), **context)
+            if loss.batch_wise and first.shape[0] == 1:  # the last batch of an epoch may be one sample: it has no pair
+                values = ops.zeros(())
+            else:
+                values = loss.compare(student, batch.teacher, labels=task.of_output(labels, place), **context)
             if loss.batch_wise:  # sample weights are in it already
                 values = ops.reshape(values, (1,))
                 value = self.mean(values, values)

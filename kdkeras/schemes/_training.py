@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,23 @@ def copied(value: Any) -> Any:
     return keras.tree.map_structure(
         lambda leaf: type(leaf).from_config(leaf.get_config()) if isinstance(leaf, _OF_ONE_TRAINING) else leaf, value
     )
+
+
+def as_name(text: str) -> str:
+    """Return a text as a name of a loss or a model, of which TensorFlow allows plain letters and digits only.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text with `_` for what is not allowed.
+
+    Example:
+        >>> from kdkeras.schemes._training import as_name
+        >>> as_name("warm clothes/2")
+        'warm_clothes_2'
+    """
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
 
 
 def arguments_of(given: Arguments | None, stage: int, *, name: str, reserved: Sequence[str] = ()) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import keras
 
 from kdkeras.losses import DistillationLoss, Hints
 from kdkeras.schemes._graph import Graph
+from kdkeras.schemes._training import as_name
 from kdkeras.schemes.parts import Parts
 
 
@@ -53,4 +54,4 @@ def branches(
 
 def _named(loss: DistillationLoss, name: str) -> DistillationLoss:
     """Return a loss under another name: those of one class would have the same."""
-    return type(loss).from_config({**loss.get_config(), "name": name.replace("/", "_")})
+    return type(loss).from_config({**loss.get_config(), "name": as_name(name)})

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from kdkeras.inputs import input_specs
+from kdkeras.schemes._training import as_name
 from kdkeras.schemes.group_targets import GroupTargets, checked_group
 from kdkeras.schemes.parts import Parts
 from kdkeras.signals import Extractor
@@ -71,8 +72,8 @@ def class_groups(
     for name, group in checked.items():
         rest = sorted(set(range(classes)) - set(group))
         merged = [rest[0] if len(rest) == 1 else rest] if rest else []
-        models.append(ClassMap(teacher, [*group, *merged], name=f"{teacher.name}_{name}"))
-        losses.append(GroupTargets(group, temperature, weight, name=name))
+        models.append(ClassMap(teacher, [*group, *merged], name=f"{teacher.name}_{as_name(name)}"))
+        losses.append(GroupTargets(group, temperature, weight, name=as_name(name)))
     return Parts(tuple(models), tuple(losses), teacher)
 
 

@@ -22,7 +22,7 @@ def loud_stages(width=4, name="tiny"):
     """As `tiny_stages`, with features so large that the contract's step is a small part of their norm."""
     model = tiny_stages(width=width, name=name)
     gamma = model.get_layer("norm1").gamma
-    gamma.assign(np.full(gamma.shape, 20.0, "float32"))  # what comes after it is as large
+    gamma.assign(np.full(gamma.shape, 100.0, "float32"))  # what comes after it is as large
     return model
 
 
