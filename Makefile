@@ -47,12 +47,14 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
+# Most tests trace small graphs on one core: two processes take little more than half the time. A file stays in one.
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -m "not slow" $(SMOKE_TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(SMOKE_TESTS)
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(BACKEND_TESTS)
 
 test-torch: $(STAMP)

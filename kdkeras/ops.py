@@ -130,9 +130,9 @@ def l2_normalize(values: Any, axis: int | tuple[int, ...] = -1) -> Any:
         [0.6, 0.8]
     """
     squares = ops.sum(ops.square(values), axis=axis, keepdims=True)
-    floor = ops.full_like(squares, 1e-12)  # a tensor: with a number, PyTorch's maximum would be of float32
-    # Zeros have no direction to move in: without `where` they would get a gradient a million times that of others.
-    return values * ops.where(squares > 0, ops.rsqrt(ops.maximum(squares, floor)), ops.zeros_like(squares))
+    # Zeros have no direction to move in: with a factor they would get a gradient a million times that of others.
+    factor = ops.rsqrt(ops.where(squares > 1e-12, squares, ops.full_like(squares, 1e-12)))
+    return values * ops.where(squares > 0, factor, ops.zeros_like(squares))
 
 
 def flatten_samples(values: Any) -> Any:

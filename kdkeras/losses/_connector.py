@@ -87,6 +87,7 @@ class ConnectedLoss(FeatureLoss):
             if connector is not None:
                 features = connector(features, sample_weight=sample_weight, training=training)
             values.append(self.compare_pair(place, features, teacher.features[theirs]))
-        if len({tuple(value.shape) for value in values}) > 1:
+        sizes = {tuple(value.shape[1:]) for value in values}
+        if len(values) > 1 and (len(sizes) > 1 or None in sizes.pop()):  # positions of different maps cannot be added
             values = [mean_per_sample(value) for value in values]
         return sum(values[1:], values[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -43,7 +44,7 @@ def class_attention(student_maps: Any, teacher_maps: Any, *, size: int = 2, norm
     axes = tuple(range(1, len(ours.shape) - 1))
     if normalize:
         ours, theirs = l2_normalize(ours, axis=axes), l2_normalize(theirs, axis=axes)
-    return ops.mean(ops.square(ours - theirs), axis=(*axes, -1))
+    return ops.sum(ops.square(ours - theirs), axis=(*axes, -1)) / math.prod(ours.shape[1:])
 
 
 @keras.saving.register_keras_serializable(package="kdkeras")

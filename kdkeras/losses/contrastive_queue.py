@@ -27,7 +27,7 @@ class ContrastiveQueue(ContrastiveLoss):
     A student's vector is compared with the teacher's vectors of samples of other classes in its batch and in the queue;
     a teacher's vector with the student's vectors in the batch. The teacher stands still, so that its features do not
     age: they are queued as they are, and embedded anew in each step. MoCo needs a momentum encoder for that, and
-    student vectors would age: queued ones were seen to keep a student from learning. Training takes in each batch,
+    student vectors would age: with them in a queue too, a student was seen to learn less. Training takes in each batch,
     where its samples weigh anything, in the place of the oldest ones; evaluation leaves the queue as it is. On several
     replicas each has a queue of its own.
 

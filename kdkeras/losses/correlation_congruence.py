@@ -72,7 +72,7 @@ class CorrelationCongruence(RelationalLoss):
             classifier.
         teacher_layer: Path of the teacher's layer, or as many in a list.
         weight: Factor on this term in the total loss. Default 100, for the same equation in Knowledge-Distillation-Zoo.
-            RepDistiller's 0.02 is for its own equation, whose values are thousands of times larger.
+            RepDistiller's 0.02 is for its own equation, whose values are some hundred times larger.
         gamma: Width γ > 0 of the kernel. Default 0.4, the paper's.
         order: Order P of the series, at least 1. Default 2, the paper's.
         embedding: Length of the embeddings; `None` compares the features themselves. Default 128, as in RepDistiller.

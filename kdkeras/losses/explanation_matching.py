@@ -43,7 +43,8 @@ def explanation_matching(
     if distance == "squared":
         return ops.sum(ops.square(ours - theirs), axis=-1)
     # In the place of 1 the larger squared norm: it is 1 but where both maps are empty.
-    longer = ops.maximum(ops.sum(ops.square(ours), axis=-1), ops.sum(ops.square(theirs), axis=-1))
+    lengths = [ops.sum(ops.square(direction), axis=-1) for direction in (ours, theirs)]
+    longer = ops.where(lengths[0] > lengths[1], *lengths)
     return longer - ops.sum(ours * theirs, axis=-1)
 
 

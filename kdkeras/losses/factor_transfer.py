@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from kdkeras.inputs import check_arrays, input_specs, is_array_like
-from kdkeras.losses._maps import check_maps, pool_to_smaller
+from kdkeras.losses._maps import pool_to_smaller
 from kdkeras.losses._paraphraser import Paraphraser, Reconstruction, encoder
 from kdkeras.losses.base import checked_number
 from kdkeras.losses.feature_loss import FeatureLoss, Pair
@@ -153,7 +153,7 @@ class FactorTransfer(FeatureLoss):
     def connect_pair(self, place: int, pair: Pair) -> None:
         """Check ranks and sizes of one pair, and create its translator."""
         pair.check_rank(4)
-        check_maps(pair)
+        pair.check_sizes()
         pair.check_channels()
         paraphraser = self.paraphrasers[place]
         _prepare(paraphraser, self.teacher_layers[place], pair.teacher)

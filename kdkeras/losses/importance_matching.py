@@ -40,7 +40,7 @@ def importance_matching(student: Any, teacher: Any) -> Any:
 def _importance(attributions: Any) -> Any:
     sizes = ops.abs(flatten_samples(attributions))
     total = ops.sum(sizes, axis=-1, keepdims=True)
-    return sizes / ops.maximum(total, ops.full_like(total, _SMALLEST))
+    return sizes / ops.where(total > _SMALLEST, total, ops.full_like(total, _SMALLEST))
 
 
 @keras.saving.register_keras_serializable(package="kdkeras")

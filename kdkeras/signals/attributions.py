@@ -192,7 +192,8 @@ def _shape(tensor: Any) -> tuple[int | None, ...]:
 
 
 def _full_precision(values: Any) -> Any:
-    return ops.cast(values, keras.backend.result_type(values.dtype, "float32"))
+    half = keras.backend.standardize_dtype(values.dtype) in ("float16", "bfloat16")
+    return ops.cast(values, "float32") if half else values
 
 
 def _class_maps(

@@ -1,5 +1,6 @@
 """Losses between feature maps, against loops in numpy."""
 
+import functools
 import itertools
 
 import keras
@@ -26,7 +27,7 @@ def loud_stages(width=4, name="tiny"):
     return model
 
 
-@pytest.fixture(scope="module")
+@functools.cache
 def taught():
     """A teacher as it was, the teacher now, a loss whose paraphraser has learned of it, and the history of that."""
     keras.utils.set_random_seed(0)
@@ -38,20 +39,16 @@ def taught():
     return before, teacher, loss, history["loss"]
 
 
-@pytest.fixture
-def fitted(taught):
-    return taught[2]
-
-
-def factor_transfer(fitted):
+def factor_transfer():
     loss = losses.FactorTransfer("norm2", "norm2", rate=0.25)
-    loss.paraphrasers = fitted.paraphrasers
+    loss.paraphrasers = taught()[2].paraphrasers
     return loss
 
 
 LOSSES = {
     "attention_transfer": (lambda: losses.AttentionTransfer("norm2", "norm2"), 0.0, loud_stages),
     "neuron_selectivity": (lambda: losses.NeuronSelectivity("norm2", "norm2"), 0.0, loud_stages),
+    "factor_transfer": (factor_transfer, None, loud_stages),
     "activation_boundaries": (lambda: losses.ActivationBoundaries("norm2", "norm2"), None, tiny_stages),
     "overhaul": (lambda: losses.Overhaul(BOTH, BOTH, margin=[-0.5, [-0.8] * 12]), None, tiny_stages),
     "variational_information": (lambda: losses.VariationalInformation("pool", "pool"), None, loud_stages),
@@ -62,10 +59,6 @@ LOSSES = {
 def test_loss_keeps_the_contract(name):
     make, minimum, network = LOSSES[name]
     check_loss(make, minimum=minimum, network=network)
-
-
-def test_factor_transfer_keeps_the_contract(fitted):
-    check_loss(lambda: factor_transfer(fitted), minimum=None, network=loud_stages)
 
 
 def features(seed, *shape):
@@ -177,8 +170,8 @@ def test_factor_transfer_is_the_mean_distance_of_normalised_factors(power):
     same(losses.factor_transfer(3 * student, student, power=power), np.zeros(3))
 
 
-def test_paraphraser_learns_to_reconstruct_and_leaves_the_teacher_alone(taught):
-    before, teacher, loss, history = taught
+def test_paraphraser_learns_to_reconstruct_and_leaves_the_teacher_alone():
+    before, teacher, loss, history = taught()
     assert len(history) == 8 and history[-1] < 0.5 * history[0]
     assert loss.paraphrasers[0].encoder.output_shape[-1] == 3  # of 12 channels
     assert not loss.trainable_variables  # until there is a translator
@@ -193,8 +186,8 @@ def test_an_untrained_paraphraser_is_refused():
         called(loss, features(0, 2, 4, 4, 2), features(1, 2, 4, 4, 6))
 
 
-def test_a_paraphraser_stays_what_it_is(fitted, tmp_path):
-    loss = factor_transfer(fitted)
+def test_a_paraphraser_stays_what_it_is(tmp_path):
+    loss = factor_transfer()
     encode = loss.paraphrasers[0].encoder
     kernel = numbers(encode.layers[0].kernel)
     student, teacher = tiny_stages(name="student"), tiny_stages(width=6, name="teacher")
@@ -208,7 +201,7 @@ def test_a_paraphraser_stays_what_it_is(fitted, tmp_path):
     assert loaded.paraphrasers[0].fitted
     np.testing.assert_array_equal(numbers(loaded.paraphrasers[0].encoder.layers[0].kernel), kernel)
     with pytest.raises(ValueError, match="has a paraphraser for 12 channels"):
-        connected(factor_transfer(fitted), (None, 4, 4, 2), (None, 4, 4, 5))
+        connected(factor_transfer(), (None, 4, 4, 2), (None, 4, 4, 5))
 
 
 # --- activation boundaries -------------------------------------------------------------------------------------------
