@@ -10,6 +10,7 @@ import keras
 
 import kdkeras.distiller
 import kdkeras.losses
+import kdkeras.schemes
 import kdkeras.teachers
 import kdkeras.trees  # noqa: F401  (each import registers its classes with Keras)
 

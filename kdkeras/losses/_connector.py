@@ -46,7 +46,7 @@ class Connector(keras.layers.Layer):
 
         Args:
             features: Shape `(batch, ..., channels)`.
-            sample_weight: Shape `(batch,)`; samples of weight 0 stay out of the batch statistics.
+            sample_weight: Shape `(batch,)`; samples of weight 0 stay out of the batch statistics, unless all are.
             training: Whether the batch's own statistics are taken, and gathered.
 
         Returns:
@@ -55,7 +55,9 @@ class Connector(keras.layers.Layer):
         features = self.projection(features)
         if sample_weight is None:
             return self.norm(features, training=training)
-        counts = ops.reshape(sample_weight > 0, (-1, *[1] * (len(features.shape) - 2)))
+        counts = sample_weight > 0
+        counts = ops.logical_or(counts, ops.logical_not(ops.any(counts)))  # or statistics of nothing would be gathered
+        counts = ops.reshape(counts, (-1, *[1] * (len(features.shape) - 2)))
         return self.norm(features, training=training, mask=counts)
 
 

@@ -164,6 +164,7 @@ def pool_to(values: Any, size: Sequence[int | None]) -> Any:
     Returns:
         Shape `(batch, *size, channels)`.
     """
+    values = ops.convert_to_tensor(values)
     if tuple(values.shape[1:-1]) == tuple(size):
         return values
     whole = all(now % then == 0 for now, then in zip(values.shape[1:-1], size, strict=True))

@@ -184,7 +184,11 @@ def explained(model, x, *methods, layer="conv", explain=None):
 
 
 def images(n=4, *, seed=0):
-    return np.random.default_rng(seed).random((n, 8, 8, 1)).astype("float32")
+    """Return noise with one bright quarter."""
+    rng = np.random.default_rng(seed)
+    x = rng.random((n, 2, 4, 2, 4, 1)) / 2
+    x[np.arange(n), rng.integers(0, 2, n), :, rng.integers(0, 2, n)] += 1
+    return x.reshape(n, 8, 8, 1).astype("float32")
 
 
 @pytest.fixture(autouse=True)
@@ -355,24 +359,29 @@ def test_gradient_by_the_weights(network, method, function):
             # Keras takes means in float32 on JAX and PyTorch: a smaller step would measure rounding.
             measured = (float(numbers(loss(1e-3))) - float(numbers(loss(-1e-3)))) / 2e-3
             promised = _derivative(loss, "float64")
-            assert promised == pytest.approx(measured, rel=2e-3, abs=1e-4), variable.path
+            assert promised == pytest.approx(measured, rel=1e-2, abs=3e-3), variable.path
 
 
 # --- in the step -----------------------------------------------------------------------------------------------------
 
-LABELS = np.arange(24) % 3
 IMAGES = images(24)
-PAIRS = {
-    "grad_cam": lambda **options: ExplanationMatching("relu2", "relu2", **options),
-    "grad_cam_pooled": lambda **options: ExplanationMatching("relu1", "relu2", **options),
-    "input_gradient": lambda **options: ExplanationMatching(method="input_gradient", **options),
-    "class_attention": lambda **options: ClassAttention("relu2", "relu2", **options),
-}
+SETTINGS = {"epochs": 2, "batch_size": 8, "shuffle": False, "verbose": 0}
+
+
+def every_loss(student="conv", teacher="relu2"):
+    """Return a loss of each kind; the maps of the two layers are of 6×6 and 4×4."""
+    return [
+        ExplanationMatching(student, teacher),
+        ExplanationMatching(student, teacher, method="cam", name="cam"),
+        ExplanationMatching(method="input_gradient", name="jacobian"),
+        ClassAttention(student, teacher),
+        ImportanceMatching(),
+    ]
 
 
 def distiller(loss, *, student=None, teacher=None, optimizer=None, **options):
     teacher = teacher or tiny_stages(width=6, name="teacher")
-    student = student or tiny_stages(name="student")
+    student = student or tiny_cnn(name="student")
     options = {"loss": None, "task_weight": 0, **options}
     model = kdkeras.Distiller(student=student, teacher=teacher)
     return model.compile(optimizer or keras.optimizers.SGD(0.0), distillation_loss=loss, **options)
@@ -383,13 +392,12 @@ def measured(model, x=IMAGES, y=None, **options):
     return {k: v for k, v in model.evaluate(x, y, verbose=0, return_dict=True, **options).items() if k != "loss"}
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_fit_lowers_the_loss_on_held_out_data(name):
-    model = distiller(PAIRS[name](), optimizer=keras.optimizers.Adam(1e-2))
-    (before,) = measured(model, images(16, seed=1)).values()
-    model.fit(IMAGES, epochs=8, batch_size=8, verbose=0)
-    (after,) = measured(model, images(16, seed=1)).values()
-    assert after < before
+def test_fit_lowers_every_loss_on_held_out_data():
+    model = distiller(every_loss(), optimizer=keras.optimizers.Adam(1e-2))
+    before = measured(model, images(16, seed=1))
+    model.fit(IMAGES, epochs=10, batch_size=8, verbose=0)
+    after = measured(model, images(16, seed=1))
+    assert all(after[name] < before[name] for name in before), (before, after)
 
 
 @pytest.mark.parametrize("head", [[layers.Dense(3, activation="softmax")], [layers.Dense(3), layers.Softmax()]])
@@ -419,14 +427,12 @@ def test_a_copy_of_the_teacher_explains_itself_as_the_teacher():
     teacher = tiny_stages(width=6)
     student = keras.models.clone_model(teacher)
     student.set_weights(teacher.get_weights())
-    losses = [PAIRS["grad_cam"](), PAIRS["input_gradient"](name="jacobian"), PAIRS["class_attention"]()]
-    losses.append(ImportanceMatching())
-    logs = measured(distiller(losses, student=student, teacher=teacher))
+    logs = measured(distiller(every_loss("relu2", "relu2"), student=student, teacher=teacher))
     assert logs == pytest.approx(dict.fromkeys(logs, 0.0), abs=1e-4)
 
 
 def test_each_sample_counts_with_its_weight():
-    model = distiller(PAIRS["grad_cam"]())
+    model = distiller(ExplanationMatching("conv", "relu2"))
     x, weights = IMAGES[:6], np.array([0, 1, 2, 0.5, 3, 0.1], "float32")
     each = [measured(model, one[None])["explanation_matching"] for one in x]
     logs = measured(model, x, LABELS[:6], sample_weight=weights)
@@ -434,8 +440,8 @@ def test_each_sample_counts_with_its_weight():
 
 
 def test_every_nth_step_counts_n_times_and_the_others_nothing():
-    model = distiller(PAIRS["grad_cam"](every=3))
-    once = distiller(PAIRS["grad_cam"](), student=model.student, teacher=model.teacher)
+    model = distiller(ExplanationMatching("conv", "relu2", every=3))
+    once = distiller(ExplanationMatching("conv", "relu2"), student=model.student, teacher=model.teacher)
     x = IMAGES[:8]
     value = once.fit(x, batch_size=8, epochs=1, verbose=0).history["explanation_matching"][0]
     history = model.fit(x, batch_size=8, epochs=5, validation_data=(x,), verbose=0).history
@@ -445,7 +451,7 @@ def test_every_nth_step_counts_n_times_and_the_others_nothing():
 
 
 def test_the_count_of_steps_is_saved(tmp_path):
-    model = distiller(PAIRS["grad_cam"](every=3))
+    model = distiller(ExplanationMatching("conv", "relu2", every=3))
     model.fit(IMAGES[:8], batch_size=4, verbose=0)
     model.save(tmp_path / "model.keras")
     loss = kdkeras.load_model(tmp_path / "model.keras").distillation_losses[0]
@@ -453,24 +459,21 @@ def test_the_count_of_steps_is_saved(tmp_path):
     assert loss.get_config() == model.distillation_losses[0].get_config()
 
 
-@pytest.mark.parametrize("make", [PAIRS["grad_cam"], PAIRS["input_gradient"], PAIRS["class_attention"]])
-def test_the_teachers_maps_may_come_with_the_data(make):
-    live = distiller(make(), optimizer=keras.optimizers.SGD(0.1))
-    loss = make()
-    said = predict(live.teacher, IMAGES, attributions=[loss.teacher_attribution])
+def test_the_teachers_explanations_may_come_with_the_data():
+    live, losses = distiller(every_loss(), optimizer=keras.optimizers.SGD(0.1)), every_loss()
+    said = predict(live.teacher, IMAGES, attributions=[loss.teacher_attribution for loss in losses])
     cached = kdkeras.Cached(IMAGES, said.logits, features=said.attributions)
     student = keras.models.clone_model(live.student)
     student.set_weights(live.student.get_weights())
     alone = kdkeras.Distiller(student=student, teacher=None)
-    alone.compile(keras.optimizers.SGD(0.1), loss=None, distillation_loss=loss, task_weight=0)
-    settings = {"epochs": 2, "batch_size": 8, "shuffle": False, "verbose": 0}
-    expected, history = live.fit(IMAGES, **settings).history, alone.fit(cached, **settings).history
-    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-3)
+    alone.compile(keras.optimizers.SGD(0.1), loss=None, distillation_loss=losses, task_weight=0)
+    expected, history = live.fit(IMAGES, **SETTINGS).history, alone.fit(cached, **SETTINGS).history
+    assert history["loss"] == pytest.approx(expected["loss"], rel=1e-3)
 
 
 def test_maps_that_are_missing_from_the_data_are_named():
     model = kdkeras.Distiller(student=tiny_stages(), teacher=None)
-    model.compile("sgd", loss=None, distillation_loss=PAIRS["grad_cam"](), task_weight=0)
+    model.compile("sgd", loss=None, distillation_loss=ExplanationMatching("relu2", "relu2"), task_weight=0)
     x = kdkeras.Cached(IMAGES, np.zeros((24, 3), "float32"), features={"conv": IMAGES})
     with pytest.raises(ValueError, match=r"explanations \['grad_cam:relu2'\]. Received: cached features \['conv'\]"):
         model.fit(x, verbose=0)
@@ -478,11 +481,10 @@ def test_maps_that_are_missing_from_the_data_are_named():
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow compiles the teacher's weights as constants")
 def test_a_frozen_teacher_is_explained_too():
-    teacher, student = tiny_stages(width=6), tiny_stages()
+    teacher, student = tiny_stages(width=6), tiny_cnn()
     logs = []
     for freeze in (True, False):
-        losses = [PAIRS["grad_cam"](), PAIRS["input_gradient"](name="jacobian"), PAIRS["class_attention"]()]
-        model = distiller(losses, student=student, teacher=teacher, freeze_teacher=freeze)
+        model = distiller(every_loss(), student=student, teacher=teacher, freeze_teacher=freeze)
         logs.append(measured(model))
         assert model._read_teacher.is_frozen == freeze
     assert logs[0] == pytest.approx(logs[1], rel=1e-3)
@@ -659,4 +661,4 @@ def test_settings_are_checked(make, error, message):
 @pytest.mark.skipif(BACKEND != "torch", reason="the others differentiate what they compile")
 def test_compiled_gradients_are_refused_on_pytorch():
     with pytest.raises(ValueError, match=r"\['explanation_matching'\] differentiate the student's gradients"):
-        distiller(PAIRS["grad_cam"](), jit_compile=True)
+        distiller(ExplanationMatching("conv", "relu2"), jit_compile=True)
