@@ -80,13 +80,8 @@ def pixels(maps):
 
 
 def connected(loss, student, teacher):
-    layers = zip(loss.student_layers, loss.teacher_layers, strict=True)
-    ours, theirs = zip(*layers, strict=True)
-    specs = [
-        SignalSpec(name, None, (None, 3), dict.fromkeys(paths, shape))
-        for name, paths, shape in (("a", ours, student), ("b", theirs, teacher))
-    ]
-    loss.connect(*specs)
+    sides = (("a", loss.student_layers, student), ("b", loss.teacher_layers, teacher))
+    loss.connect(*(SignalSpec(name, None, (None, 3), dict.fromkeys(paths, shape)) for name, paths, shape in sides))
     loss.built = True
     return loss
 
@@ -485,6 +480,7 @@ def test_open_sizes_are_equal_sizes(name):
     assert np.isfinite(called(loss, features(0, 2, 3, 3, 2), features(1, 2, 3, 3, 3))).all()
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="sizes are known there when a step is traced")
 def test_open_sizes_of_several_pairs_are_not_added():
     loss = connected(losses.ActivationBoundaries(["s", "u"], ["t", "v"]), (None, None, None, 2), (None, None, None, 2))
 
