@@ -236,3 +236,16 @@ def test_a_call_set_on_an_instance_stays():
 def test_logits_of_independent_outputs_are_no_classes():
     with pytest.raises(ValueError, match="Exclusive classes are needed"):
         signals.predict_logits(sequential(LAYERS.Dense(3, activation="sigmoid")), IMAGES)
+
+
+def test_masks_of_hidden_states_outlast_the_attention_that_takes_them():
+    inputs = keras.Input((None,), dtype="int32")
+    hidden = keras.layers.Embedding(5, 4, mask_zero=True, name="embed")(inputs)
+    attended = keras.layers.MultiHeadAttention(2, 2, name="attention")(hidden, hidden)
+    hidden = keras.layers.LayerNormalization(name="hidden")(attended)
+    attended = keras.layers.MultiHeadAttention(2, 2)(hidden, hidden)
+    outputs = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(attended))
+    tokens = np.array([[1, 2, 0], [3, 0, 0]])
+    signals = Extractor(keras.Model(inputs, outputs), ["embed", "hidden"])(tokens)
+    for path in ("embed", "hidden"):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(signals.masks[path]), tokens != 0)

@@ -201,6 +201,7 @@ class Extractor:
         candidates = head_candidates(self.model)
         layers = [*self.layers.values(), *self._explainer.layers.values()]
         watched = [(layer, "call") for layer in layers] + [(owner, name) for owner, name, _ in candidates]
+        watched += [(layer, "compute_mask") for layer in self.layers.values()]
         with record(watched, self._explainer.changes(mark) if mark is not None else None) as records:
             predictions = self.model(inputs, training=training)
         outputs = keras.tree.flatten(predictions)
@@ -214,7 +215,11 @@ class Extractor:
         self.heads = tuple(ends[id(output)][1] for output in outputs)
         calls = {path: records.get((id(layer), "call")) for path, layer in self.layers.items()}
         features = {path: call[-1][1] for path, call in calls.items() if call}
-        masks = _masks({**features, **_keys(outputs)})
+        # A mask on a tensor does not last: attention takes it off its inputs. What the layer said of it does.
+        said = {path: records.get((id(layer), "compute_mask"), [(None, None)]) for path, layer in self.layers.items()}
+        said = {path: calls[-1][1] for path, calls in said.items()}
+        masks = {path: mask for path, mask in said.items() if keras.ops.is_tensor(mask)}
+        masks |= _masks({**features, **_keys(outputs)})
         if self._explainer.attributions:
             self._classifiers = [_classifier(candidates, records, each) for each in logits]
         calls = {path: records.get((id(layer), "call")) for path, layer in self._explainer.layers.items()}
