@@ -76,7 +76,8 @@ class FeatureLoss(DistillationLoss):
             self.compare_pair(place, student.features[ours], teacher.features[theirs])
             for place, (ours, theirs) in enumerate(zip(self.student_layers, self.teacher_layers, strict=True))
         ]
-        if len({tuple(value.shape) for value in values}) > 1:  # positions of different maps cannot be added
+        sizes = {tuple(value.shape[1:]) for value in values}
+        if len(values) > 1 and (len(sizes) > 1 or None in sizes.pop()):  # positions of different maps cannot be added
             values = [mean_per_sample(value) for value in values]
         return sum(values[1:], values[0])
 
@@ -165,7 +166,7 @@ def pool_to(values: Any, size: Sequence[int | None]) -> Any:
         Shape `(batch, *size, channels)`.
     """
     values = ops.convert_to_tensor(values)
-    if tuple(values.shape[1:-1]) == tuple(size):
+    if all(then is None or now == then for now, then in zip(values.shape[1:-1], size, strict=True)):
         return values
     whole = all(now % then == 0 for now, then in zip(values.shape[1:-1], size, strict=True))
     if whole:  # strides are given, because Keras' default for them fails on JAX

@@ -6,6 +6,7 @@ import pytest
 from scipy.special import expit, softmax
 from scipy.stats import entropy
 
+import kdkeras
 from kdkeras import losses
 from kdkeras.signals import Signals, SignalSpec
 
@@ -149,3 +150,25 @@ def test_sigmoid_heads_give_binary_divergences():
 def test_settings_are_checked_when_built(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_hints_takes_several_pairs_of_open_sizes():
+    def network(name):
+        first = keras.layers.Conv2D(2, 3, name="first")(inputs := keras.Input((None, None, 1)))
+        second = keras.layers.Conv2D(2, 3, strides=2, name="second")(first)
+        return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(second), name=name)
+
+    hint = losses.Hints(["first", "second"], ["first", "second"])
+    models = [network("student"), network("teacher")]
+    model = kdkeras.Distiller(student=models[0], teacher=models[1])
+    images = random_logits(0, (4, 9, 9, 1))
+    history = model.compile("sgd", None, distillation_loss=hint, task_weight=0).fit(images, batch_size=2, verbose=0)
+    ours, theirs = (keras.Model(m.input, [m.get_layer(n).output for n in ("first", "second")]) for m in models)
+    assert hint.projectors == [None, None]
+    assert history.history["hints"][0] > 0
+    logs = model.evaluate(images, verbose=0, return_dict=True)
+    expected = sum(
+        np.mean((keras.ops.convert_to_numpy(a) - keras.ops.convert_to_numpy(b)) ** 2)
+        for a, b in zip(ours(images), theirs(images), strict=True)
+    )
+    assert logs["hints"] == pytest.approx(expected, rel=1e-5)
