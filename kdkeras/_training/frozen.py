@@ -154,7 +154,8 @@ def _checked(extractor: Extractor, inputs_spec: Any, probe: Any) -> FrozenTeache
 
 
 def _traced(function: Callable[[Any], Any], specs: Any) -> Any:
-    return tf.function(function, autograph=False).get_concrete_function(specs)
+    # One argument alone: TensorFlow would count the others, though they have defaults, among what a call must give.
+    return tf.function(lambda inputs: function(inputs), autograph=False).get_concrete_function(specs)
 
 
 def _size(variable: keras.Variable) -> int:

@@ -403,8 +403,10 @@ def test_fit_lowers_every_loss_on_held_out_data(of_layers):
     models = {} if of_layers else {"student": table(4, name="student"), "teacher": table(6, name="teacher")}
     x, held_out = (IMAGES, images(16, seed=1)) if of_layers else (random(64, 5), random(64, 5, seed=1))
     model = distiller(losses, optimizer=keras.optimizers.Adam(1e-2), **models)
+    for each in (model.student, model.teacher) if of_layers else ():  # with negative weights, Grad-CAM may be empty
+        each.get_layer("head").kernel.assign(ops.abs(each.get_layer("head").kernel))
     before = measured(model, held_out)
-    model.fit(x, epochs=10, batch_size=8, verbose=0)
+    model.fit(x, epochs=10 if of_layers else 30, batch_size=8, verbose=0)
     after = measured(model, held_out)
     assert all(after[name] < before[name] for name in before), (before, after)
 
