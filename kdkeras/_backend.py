@@ -23,6 +23,24 @@ def replicas() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def branches_may_update() -> bool:
+    """Return whether an optimizer may stand in a branch of a step: not where TensorFlow merges replicas, be it one."""
+    if name() != "tensorflow":
+        return True
+    import tensorflow as tf
+
+    return not tf.distribute.has_strategy() or isinstance(tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy)
+
+
+def values(gradient: Any) -> Any:
+    """Return the numbers of a gradient, which on TensorFlow may be rows of a table alone."""
+    if name() != "tensorflow":
+        return gradient
+    import tensorflow as tf
+
+    return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+
+
 def outside_of_graphs() -> contextlib.AbstractContextManager[Any]:
     """Return a context in which operations run at once, even while TensorFlow traces a step."""
     if name() != "tensorflow":
@@ -44,6 +62,14 @@ def without_gradient() -> contextlib.AbstractContextManager[Any]:
 def number(variable: keras.Variable) -> float:
     """Return the value of a scalar variable, whichever strategy holds it."""
     return float(keras.ops.convert_to_numpy(variable))
+
+
+def gradients_and_rest(function: Callable[..., Any], weights: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    """Return the gradients by `weights` of a function's first result, and its second (JAX only)."""
+    import jax
+
+    (_, others), gradients = jax.value_and_grad(function, has_aux=True)(weights, *args, **kwargs)
+    return gradients, others
 
 
 # --- gradients inside a step -----------------------------------------------------------------------------------------

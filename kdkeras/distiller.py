@@ -165,9 +165,9 @@ class Distiller(Steps):
             distillation_loss_fn: Tutorial spelling: a Keras loss between softened probabilities.
             alpha: Tutorial spelling: weight of the task loss, in [0, 1]. Default 0.1 there.
             temperature: Tutorial spelling: temperature of `distillation_loss_fn`. Default 3 there.
-            max_skipped_steps: A step whose loss or gradient is not finite is undone; after so many in a row `fit` stops
-                with a `FloatingPointError`. `None` leaves every step as it is, unchecked. Default 10. On several
-                replicas such a step is counted, not undone.
+            max_skipped_steps: A step whose loss or gradient is not finite changes nothing; after so many in a row `fit`
+                stops with a `FloatingPointError`. `None` leaves every step as it is, unchecked. Default 10. Under
+                TensorFlow's strategies for several replicas such a step is counted, and not undone.
             freeze_teacher: Whether `fit` and `evaluate` compile the teacher's weights into their steps as constants, so
                 that TensorFlow folds its BatchNorm into its convolutions. Outputs are compared first. `"auto"`, the
                 default, does it on TensorFlow, on one device, for teachers of up to 32 MiB: compiling takes about 16

@@ -165,6 +165,92 @@ def test_gathered_gradients_stay_finite():
     assert np.abs(after[0] - before[0]).max() > 1e-4
 
 
+class Steep(losses.DistillationLoss):
+    """A slope that is finite, but whose square is not, where an input carries a mark."""
+
+    def call(self, student, teacher, labels=None):
+        marked = keras.ops.cast(teacher.features["mark"][:, :1] > 100, "float32")
+        return keras.ops.sum(1e25 * marked * student.logits, axis=-1)
+
+
+def test_an_optimizer_never_holds_what_is_not_finite():
+    loss = Steep()
+    loss.teacher_layers = ("mark",)
+    model = distiller(distillation_loss=loss)
+    model.fit(X, Y, batch_size=8, verbose=0)
+    before, marked = state(model), X[:8].copy()
+    marked[0, 0] = 1000
+    model.train_on_batch(marked, Y[:8])
+    assert_same(state(model), before)
+    assert all(np.isfinite(values).all() for values in before)
+
+
+def test_gradients_of_rows_are_judged_too():
+    class OfRows(Cliff):
+        def call(self, student, teacher, labels=None):
+            marked = keras.ops.cast(keras.ops.max(teacher.features["mark"], axis=(1, 2))[:, None] > 100, "float32")
+            return keras.ops.sum(keras.ops.sqrt((1 - marked) * student.logits**2), axis=-1)
+
+    def network(width, name):
+        table = LAYERS.Embedding(9, width, embeddings_initializer="ones" if name == "teacher" else "uniform")
+        mark = LAYERS.Lambda(lambda rows: rows * 10, name="mark")
+        return keras.Sequential(
+            [keras.Input((5,), dtype="int32"), table, mark, LAYERS.GlobalAveragePooling1D(), LAYERS.Dense(3)], name=name
+        )
+
+    student, teacher = network(4, "student"), network(6, "teacher")
+    rows = np.ones((9, 6), "float32")
+    rows[8] = 1000  # the word that carries the mark
+    teacher.layers[0].set_weights([rows])
+    loss = OfRows()
+    loss.teacher_layers = ("mark",)
+    model = kdkeras.Distiller(student=student, teacher=teacher).compile("adam", SPARSE, distillation_loss=loss)
+    words = rng.integers(0, 8, (16, 5)).astype("int32")
+    model.train_on_batch(words, Y[:16])
+    before = state(model)
+    words[3, 2] = 8
+    model.train_on_batch(words, Y[:16])
+    assert_same(state(model), before)
+    words[3, 2] = 7
+    model.train_on_batch(words, Y[:16])
+    assert np.abs(state(model)[0] - before[0]).max() > 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable weights")
+def test_a_student_that_nothing_trains_is_counted_too():
+    model = distiller(max_skipped_steps=2)
+    model.student.trainable = False
+    with pytest.raises(FloatingPointError, match="2 steps in a row"):
+        model.fit(Stream(X * np.nan, Y), verbose=0)
+
+
+def test_the_optimizer_is_given_back_as_it_was():
+    model = distiller()
+    model.fit(X, Y, verbose=0)
+    assert "apply" not in vars(model.optimizer)
+    with pytest.raises(ValueError, match="needs labels"):
+        model.train_on_batch(X)
+    assert "apply" not in vars(model.optimizer)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a strategy of TensorFlow")
+@pytest.mark.parametrize("kind", ["MirroredStrategy", "OneDeviceStrategy"])
+def test_a_single_replica(kind):
+    import tensorflow as tf
+
+    strategies = {
+        "MirroredStrategy": lambda: tf.distribute.MirroredStrategy(["/cpu:0"]),
+        "OneDeviceStrategy": lambda: tf.distribute.OneDeviceStrategy("/cpu:0"),
+    }
+    with strategies[kind]().scope():
+        model = distiller(max_skipped_steps=3)
+    model.fit(X, Y, batch_size=8, verbose=0)
+    with pytest.raises(FloatingPointError, match="3 steps in a row"):
+        model.fit(Stream(X * np.nan, Y), verbose=0)
+    finite = all(np.isfinite(values).all() for values in state(model))
+    assert finite == (kind == "OneDeviceStrategy")  # the other merges replicas, be it one: steps are counted only
+
+
 class Masked(LAYERS.Layer):
     """Adds a constant weight that is not finite where nothing shows it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -18,62 +18,114 @@ from kdkeras._training.health import Health
 _LOG = logging.getLogger("kdkeras")
 
 
-def copies(variables: list[keras.Variable]) -> list[Any]:
-    """Return the values of variables, inside or outside of a graph, safe from later assignments."""
-    return [ops.copy(variable.value) for variable in variables]  # TensorFlow really copies when it writes
+class Gate:
+    """Lets a step that is not sound change nothing (TensorFlow and PyTorch).
+
+    While the gate is entered, the optimizer's `apply` stands in a branch that such a step does not take: weights and
+    the optimizer's variables, most of a step's state, are never copied. What a step writes besides is copied and put
+    back: BatchNorm's statistics, metrics, the state of random numbers and of losses.
+
+    Args:
+        optimizer: The optimizer of the step.
+        health: What the step notes of its terms.
+        statistics: Variables whose new values must be finite, beside the gradients.
+        written: Variables that are put back.
+    """
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        health: Health,
+        statistics: list[keras.Variable],
+        written: list[keras.Variable],
+    ) -> None:
+        self._optimizer, self._health, self._statistics, self._written = optimizer, health, statistics, written
+        self._before: list[Any] = []
+        self._sound: Any = None
+
+    def __enter__(self) -> Gate:
+        # `ops.copy`, and not the variable itself: TensorFlow really copies when it writes.
+        self._before = [ops.copy(variable.value) for variable in self._written]
+        apply = self._optimizer.apply
+
+        def apply_if_sound(gradients: Any, variables: Any = None) -> None:
+            self._judge(gradients)
+            _if(self._sound, lambda: apply(gradients, variables))
+
+        object.__setattr__(self._optimizer, "apply", apply_if_sound)  # Keras' own way would track it
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        object.__delattr__(self._optimizer, "apply")
+        if kind is not None:
+            return
+        if self._sound is None:  # nothing is trained
+            self._judge([])
+        _if(ops.logical_not(self._sound), self._put_back)
+
+    def _judge(self, gradients: Any) -> None:
+        statistics = [ops.convert_to_tensor(variable) for variable in self._statistics]
+        gradients = judged(self._optimizer, gradients)
+        record, self._sound = self._health.judge(ops.convert_to_tensor(self._health.record), gradients, statistics)
+        self._health.record.assign(record)
+
+    def _put_back(self) -> None:
+        for variable, value in zip(self._written, self._before, strict=True):
+            variable.assign(value)
 
 
-def undo_unless_sound(
-    health: Health, trained: list[keras.Variable], variables: list[keras.Variable], before: list[Any]
-) -> None:
-    """Put variables back where the step that just ran was not finite, and count it (TensorFlow and PyTorch).
+def _if(condition: Any, branch: Callable[[], Any]) -> None:
+    """Run a branch, or not."""
+    if _backend.name() == "torch":
+        if bool(condition):
+            branch()
+        return
+
+    def run() -> Any:
+        branch()
+        return ops.zeros(())
+
+    ops.cond(condition, run, lambda: ops.zeros(()))
+
+
+def judged(optimizer: keras.optimizers.Optimizer, gradients: Any) -> list[Any]:
+    """Return the gradients that must be finite: none where the optimizer looks at them itself, to find its scale.
+
+    Args:
+        optimizer: The optimizer that will be given them.
+        gradients: Gradients, or `None` of weights that have none.
+
+    Returns:
+        Tensors.
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return []
+    return [_backend.values(gradient) for gradient in gradients if gradient is not None]
+
+
+def count_only(health: Health, variables: list[keras.Variable]) -> None:
+    """Count a step that was not finite, where replicas cannot leave it out one by one.
 
     Args:
         health: What the step noted of its terms.
-        trained: Variables whose new values must be finite.
-        variables: Variables that are put back.
-        before: Their values before the step.
+        variables: Variables whose new values must be finite.
     """
-    record, sound = health.judge(ops.convert_to_tensor(health.record), [ops.convert_to_tensor(v) for v in trained])
-    health.record.assign(record)
-
-    def undo() -> Any:
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
-        return ops.zeros(())
-
-    if _backend.name() == "torch":
-        if not bool(sound):
-            undo()
-        return
-    ops.cond(sound, lambda: ops.zeros(()), undo)
+    values = [ops.convert_to_tensor(variable) for variable in variables]
+    health.record.assign(health.judge(ops.convert_to_tensor(health.record), [], values)[0])
 
 
-def count_only(health: Health) -> None:
-    """Count a step that was not finite, where replicas cannot put their variables back one by one."""
-    health.record.assign(health.judge(ops.convert_to_tensor(health.record), [])[0])
-
-
-def sound_state(
-    health: Health, variables: list[keras.Variable], trained: list[Any], new: list[Any], old: list[Any]
-) -> tuple[Any, list[Any]]:
-    """Return whether a step was sound, and its state: the new one, or else the old one (JAX).
+def kept(sound: Any, new: list[Any], old: list[Any]) -> list[Any]:
+    """Return the values after a step, or those before it if it was not sound (JAX).
 
     Args:
-        health: Where the step noted its terms.
-        variables: The variables behind the non-trainable part of the state.
-        trained: New values that must be finite.
-        new: Non-trainable values after the step, in the order of `variables`.
+        sound: A boolean tensor.
+        new: Values after the step.
         old: The same before it.
 
     Returns:
-        A boolean tensor, and the non-trainable values to go on with.
+        Tensors.
     """
-    place = next(i for i, variable in enumerate(variables) if variable is health.record)
-    record, sound = health.judge(new[place], trained)
-    kept = [ops.where(sound, ours, theirs) for ours, theirs in zip(new, old, strict=True)]
-    kept[place] = record
-    return sound, kept
+    return [ours if ours is theirs else ops.where(sound, ours, theirs) for ours, theirs in zip(new, old, strict=True)]
 
 
 def fingerprint(model: keras.Model | None) -> int:

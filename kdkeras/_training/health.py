@@ -53,21 +53,24 @@ class Health(keras.layers.Layer):
         labels = before[_IMPOSSIBLE:_FLAGS] + flags[:1]
         self.record.assign(ops.concatenate([before[:_IMPOSSIBLE], labels, flags, before[_FLAGS + len(self.names) :]]))
 
-    def judge(self, record: Any, trained: list[Any]) -> tuple[Any, Any]:
+    def judge(self, record: Any, gradients: list[Any], statistics: list[Any]) -> tuple[Any, Any]:
         """Return the record after a step, and whether the step may stay.
 
         Args:
             record: What `note` has written.
-            trained: New values that must be finite.
+            gradients: Gradients, the sum of whose squares must be finite: from then on no optimizer's variables are.
+            statistics: New values that must be finite.
 
         Returns:
             The new record, and a boolean.
         """
         flags, latest = ops.split(record[_FLAGS:], 2)
         terms = ops.equal(ops.sum(flags), 0)
-        # In one piece: to look at each tensor costs more than to copy them all.
-        pieces = [ops.reshape(ops.cast(values, "float32"), (-1,)) for values in trained]
-        finite = ops.all(ops.isfinite(ops.concatenate(pieces))) if pieces else ops.convert_to_tensor(True)
+        finite = ops.convert_to_tensor(True)
+        if gradients:
+            finite = ops.isfinite(ops.sum(ops.square(_in_one_piece(gradients))))
+        if statistics:
+            finite = ops.logical_and(finite, ops.all(ops.isfinite(_in_one_piece(statistics))))
         sound = ops.logical_and(terms, finite)
         left_out = ops.reshape(ops.cast(ops.logical_not(sound), "float32"), (1,))
         gradient = ops.cast(ops.logical_and(terms, ops.logical_not(finite)), "float32")
@@ -103,3 +106,8 @@ class Health(keras.layers.Layer):
         if names in ([], ["gradient"]):
             return "the gradient was not finite"
         return "labels were out of range" if names[0] == "labels" else f"the loss term '{names[0]}' was not finite"
+
+
+def _in_one_piece(tensors: list[Any]) -> Any:
+    """Return all values as one vector: to look at each tensor costs more than to copy them all."""
+    return ops.concatenate([ops.reshape(ops.cast(values, "float32"), (-1,)) for values in tensors])

@@ -14,7 +14,7 @@ from kdkeras import _backend
 from kdkeras._distribution import AcrossDevices
 from kdkeras._symbolic import output_specs
 from kdkeras._training.data import first_batch, split_index, unpacked
-from kdkeras._training.guard import check_health, copies, count_only, sound_state, undo_unless_sound
+from kdkeras._training.guard import Gate, check_health, count_only, judged, kept
 from kdkeras._training.metrics import update_metrics
 from kdkeras._training.task import Task
 from kdkeras._training.teacher_apart import TeacherApart
@@ -105,43 +105,45 @@ class Steps(TeacherApart, AcrossDevices):
         health = self._terms.health[0]
         if self._skip_limit is None:
             return super().train_step(batch)
-        if _backend.replicas() > 1:
+        if not _backend.branches_may_update():
             logs = super().train_step(batch)
-            count_only(health)
+            count_only(health, [*self.trainable_variables, *self._statistics()])
             return logs
-        counters = {id(variable) for variable in health.variables}
-        variables = [*self.own_variables, *self.optimizer.variables, *self.metrics_variables]
-        variables = [variable for variable in variables if id(variable) not in counters]
-        before = copies(variables)
-        super().train_step(batch)
-        undo_unless_sound(health, self._watched(), variables, before)
+        left = {id(variable) for variable in [*health.variables, *self.trainable_variables]}
+        written = [v for v in [*self.own_variables, *self.metrics_variables] if id(v) not in left]
+        with Gate(self.optimizer, health, self._statistics(), written):
+            super().train_step(batch)
         return self.get_metrics_result()
 
-    def _watched(self) -> list[keras.Variable]:
-        """Return the variables whose new values must be finite: weights, BatchNorm's statistics, gathered gradients."""
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        gathered = getattr(optimizer, "_accumulated_gradients", ())  # Keras has no public name for them
-        variables = {id(v): v for v in [*self.trainable_variables, *self.student.non_trainable_variables, *gathered]}
+    def _statistics(self) -> list[keras.Variable]:
+        """Return the student's variables that no optimizer changes and that must stay finite, such as BatchNorm's."""
         infinite = self._connection.infinite if self._connection is not None else ()
-        return [v for i, v in variables.items() if i not in infinite and keras.backend.is_float_dtype(v.dtype)]
+        variables = self.student.non_trainable_variables
+        return [v for v in variables if id(v) not in infinite and keras.backend.is_float_dtype(v.dtype)]
 
     def _stateless_train_step(self, state: tuple[Any, ...], data: Any) -> tuple[dict[str, Any], tuple[Any, ...]]:
         """Run a step on JAX, where the state comes in and goes out."""
         batch, others = self._attach_stateless(state[0], state[1], data, training=True)
         state = (state[0], others, *state[2:])
-        logs, new = super().train_step(state, batch)
         if self._skip_limit is None:
-            return logs, new
-        variables = self.non_trainable_variables
-        watched = {id(variable) for variable in self._watched()}
-        pairs = [*zip(variables, new[1], strict=True), *zip(self.optimizer.variables, new[2], strict=True)]
-        trained = [*new[0], *(value for variable, value in pairs if id(variable) in watched)]
-        sound, others = sound_state(self._terms.health[0], variables, trained, new[1], state[1])
-        kept = [[ops.where(sound, a, b) for a, b in zip(*pair, strict=True)] for pair in zip(new, state, strict=True)]
-        new = (kept[0], others, kept[2], kept[3])
-        with keras.StatelessScope(state_mapping=list(zip(self.metrics_variables, new[3], strict=True))):
+            return super().train_step(state, batch)
+        # Keras' own step, but for what comes between the gradients and the update.
+        gradients, (loss, predictions, others, metrics) = _backend.gradients_and_rest(
+            self.compute_loss_and_updates, *state[:2], state[3], *batch, training=True, optimizer_variables=state[2]
+        )
+        health = self._terms.health[0]
+        places = {id(variable): place for place, variable in enumerate(self.non_trainable_variables)}
+        statistics = [others[places[id(variable)]] for variable in self._statistics()]
+        place = places[id(health.record)]
+        record, sound = health.judge(others[place], judged(self.optimizer, gradients), statistics)
+        others = kept(sound, others, state[1])
+        others[place] = record
+        trained, slots = self.optimizer.stateless_apply(state[2], gradients, state[0])
+        _, metrics = self._update_metrics_variables(metrics, loss, *batch[:2], predictions, batch[2])
+        metrics = kept(sound, metrics, state[3])
+        with keras.StatelessScope(state_mapping=list(zip(self.metrics_variables, metrics, strict=True))):
             logs = self.get_metrics_result()
-        return logs, new
+        return logs, (kept(sound, trained, state[0]), others, kept(sound, slots, state[2]), metrics)
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Run one step, as `keras.Model.train_on_batch`.
