@@ -50,34 +50,45 @@ class Cell:
         pair: Name of the network pair.
         loss: Name of the loss, or `ALONE`.
         seed: Seed of teacher, student and batches.
+        factor: Factor on the weight that the recipe gives the loss.
     """
 
     pair: str
     loss: str
     seed: int
+    factor: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """What its row is called."""
+        return self.loss if self.factor == 1 else f"{self.loss} × {self.factor:g}"
 
     @property
     def key(self) -> str:
         """Name of the file that holds its result."""
-        return f"{self.pair.replace(' ', '-')}--{self.loss}--{self.seed}"
+        return f"{self.pair.replace(' ', '-')}--{self.label.replace(' × ', '-x')}--{self.seed}"
 
     def __str__(self) -> str:
-        return f"{self.pair} · {self.loss} · seed {self.seed}"
+        return f"{self.pair} · {self.label} · seed {self.seed}"
 
 
-def cells(losses: Sequence[str] | str, seeds: int, pairs: Sequence[str] | None = None) -> list[Cell]:
+def cells(
+    losses: Sequence[str] | str, seeds: int, pairs: Sequence[str] | None = None, factors: Sequence[float] = (1.0,)
+) -> list[Cell]:
     """Return all runs, those of the first seed first, so that an unfinished benchmark shows every loss.
 
     Args:
         losses: Names of losses, or `"all"` for all that have a recipe for the benchmark.
         seeds: Number of seeds.
         pairs: Names of network pairs; by default all.
+        factors: Factors on the weights of the losses, each of which makes a run of its own; soft targets have 1 only.
 
     Returns:
         The cells: for each pair its student alone, soft targets, and the losses that suit it.
 
     Raises:
-        ValueError: A loss or a pair is unknown, a loss has no recipe for the benchmark, or there are no seeds.
+        ValueError: A loss or a pair is unknown, a loss has no recipe for the benchmark, there are no seeds, or no
+            factors above 0.
 
     Example:
         >>> from kdkeras.benchmark.plan import cells
@@ -86,6 +97,8 @@ def cells(losses: Sequence[str] | str, seeds: int, pairs: Sequence[str] | None =
     """
     if seeds < 1:
         raise ValueError(f"A benchmark needs at least one seed. Received: {seeds}.")
+    if not factors or not all(0 < factor < float("inf") for factor in factors):
+        raise ValueError(f"A benchmark needs factors above 0 for the weights. Received: {list(factors)}.")
     chosen = _with_recipe() if losses == "all" else list(dict.fromkeys(losses))
     for loss in chosen:
         recipes.recipe(loss, RECIPE)
@@ -93,12 +106,13 @@ def cells(losses: Sequence[str] | str, seeds: int, pairs: Sequence[str] | None =
     if unknown := set(pairs or ()) - set(known):
         raise ValueError(f"A benchmark knows the pairs {', '.join(known)}. Received: {', '.join(sorted(unknown))}.")
     return [
-        Cell(pair.name, loss, seed)
+        Cell(pair.name, loss, seed, factor)
         for seed in range(seeds)
         for pair in PAIRS
         if (pairs is None or pair.name in pairs) and any(_suits(loss, pair.kind) for loss in chosen)
         for loss in (ALONE, REFERENCE, *(loss for loss in chosen if loss != REFERENCE))
         if loss == ALONE or _suits(loss, pair.kind)
+        for factor in ((1.0,) if loss in (ALONE, REFERENCE) else dict.fromkeys(factors))
     ]
 
 

@@ -70,7 +70,6 @@ class BenchmarkResult:
     Attributes:
         settings: What they have in common.
         runs: The figures of each run.
-        teachers: Test accuracy of each teacher, by network kind and seed.
         planned: Number of runs when all are finished.
         out: The folder.
     """
@@ -112,6 +111,18 @@ class BenchmarkResult:
             "cost": run["step_ms"] / alone[0] if alone else None,
         }
 
+    def teacher(self, pair: str) -> Figure:
+        """Return the test accuracy of a pair's teachers.
+
+        Args:
+            pair: Name of the pair.
+
+        Returns:
+            Its mean over the seeds.
+        """
+        of_seeds = {run["seed"]: run["teacher_accuracy"] for run in self.runs if run["pair"] == pair}
+        return _figure(list(of_seeds.values()))
+
     def table(self, pair: str) -> list[tuple[str, ...]]:
         """Return the rows of one pair as text: a header, then the losses by falling accuracy.
 
@@ -139,6 +150,29 @@ class BenchmarkResult:
             figures = [*(last.get(name) for name in names), best["epoch"], best["accuracy"], best["agreement"]]
             writer.writerow([run["pair"], run["loss"], run["seed"], *figures, run["step_ms"], run["seconds"]])
         return buffer.getvalue()
+
+
+def load(folder: str | Path) -> BenchmarkResult:
+    """Return what a finished benchmark has found.
+
+    Args:
+        folder: Its folder, with `record.json` in it.
+
+    Returns:
+        The result.
+
+    Raises:
+        FileNotFoundError: There is no record.
+        ValueError: The record is damaged.
+    """
+    path = Path(folder) / "record.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        runs = tuple(record["runs"])
+        return BenchmarkResult(Settings(**record["settings"]), runs, len(runs), path.parent)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        problem = f"'{path}' is not the record of a benchmark: {error!r}. Run `kdkeras benchmark` anew."
+        raise ValueError(problem) from error
 
 
 def _figure(values: Sequence[float | None]) -> Figure | None:

@@ -33,6 +33,7 @@ def run(
     *,
     seeds: int = 3,
     pairs: Sequence[str] | None = None,
+    factors: Sequence[float] = (1.0,),
     settings: Settings | None = None,
     jobs: int = 1,
     progress: Callable[[str], None] = lambda line: None,
@@ -49,6 +50,7 @@ def run(
         out: Folder of the results.
         seeds: Number of seeds, from 0.
         pairs: Names of network pairs: of `"same family"`, `"different family"`, `"transformer"`; by default all.
+        factors: Factors on the weight of each loss, tried side by side.
         settings: Settings of all runs; by default `Settings(data)`.
         jobs: Number of processes, each with its share of the cores.
         progress: Called with one line of text at a time.
@@ -73,7 +75,7 @@ def run(
     if jobs < 1:
         raise ValueError(f"A benchmark needs at least one process. Received: {jobs}.")
     settings = settings or Settings(data)
-    folder, planned = Path(out), cells(losses, seeds, pairs)
+    folder, planned = Path(out), cells(losses, seeds, pairs, factors)
     done = {cell: figures for cell in planned if (figures := read_run(folder, cell, settings)) is not None}
     left = [cell for cell in planned if cell not in done]
     progress(f"{len(planned)} runs, {len(done)} of them finished before; results in '{folder}'")

@@ -142,21 +142,25 @@ def run_cell(cell: Cell, data: Dataset, settings: Settings, folder: Path) -> dic
         verbose=0,
     )
     deployed = _deployed(model, student, teacher)
-    last = _figures(deployed, teacher, data, settings, explain=pair.kind == "convolution")
+    theirs = teacher.predict(data.x_test, batch_size=500, verbose=0)
+    last = _figures(deployed, theirs, data)
+    if pair.kind == "convolution":
+        last["explanation"] = _explanation_agreement(deployed, teacher, data, settings)
     last["valid_accuracy"] = history.history["val_accuracy"][-1]
     if deployed is student:
         student.set_weights(best.weights)
-        at_best = {**_figures(student, teacher, data, settings, explain=False), "epoch": best.epoch}
+        at_best = {**_figures(student, theirs, data), "epoch": best.epoch}
     else:  # what `fit` validates is not what is deployed
         at_best = {**last, "epoch": settings.epochs}
     return {
         "pair": cell.pair,
-        "loss": cell.loss,
+        "loss": cell.label,
         "seed": cell.seed,
         "last": last,
         "best": at_best,
         "step_ms": clock.median,
         "seconds": time.perf_counter() - start,
+        "teacher_accuracy": classification_scores(data.y_test, theirs, theirs).accuracy,
         "parameters": {"student": deployed.count_params(), "teacher": teacher.count_params()},
     }
 
@@ -181,6 +185,7 @@ def compiled(cell: Cell, student: keras.Model, teacher: keras.Model, data: Datas
     recipe = recipes.recipe(cell.loss, RECIPE)
     terms = [losses.get(name, **settings) for name, settings in recipe.beside.items()]
     terms.append(losses.get(cell.loss, recipe=RECIPE, **_known_here(cell.loss, teacher, data)))
+    terms[-1].weight *= cell.factor
     if isinstance(terms[-1], losses.FactorTransfer):
         terms[-1].fit_paraphraser(teacher, data.x_train, epochs=settings.epochs, verbose=0)
     return kdkeras.Distiller(student=student, teacher=teacher).compile(
@@ -233,21 +238,17 @@ def _warm_up(cell: Cell, model: keras.Model, settings: Settings) -> list[keras.c
     return [kdkeras.callbacks.Anneal(loss, "weight", schedule)]
 
 
-def _figures(
-    student: keras.Model, teacher: keras.Model, data: Dataset, settings: Settings, *, explain: bool
-) -> dict[str, float | None]:
-    """Return the figures of a student on the test split."""
-    ours, theirs = (model.predict(data.x_test, batch_size=500, verbose=0) for model in (student, teacher))
+def _figures(student: keras.Model, theirs: np.ndarray, data: Dataset) -> dict[str, float | None]:
+    """Return the figures of a student on the test split, against what the teacher says of it."""
+    ours = student.predict(data.x_test, batch_size=500, verbose=0)
     scores = classification_scores(data.y_test, ours, theirs)
-    figures: dict[str, float | None] = {
-        "accuracy": scores.accuracy,
-        "agreement": scores.agreement,
-        "kl_to_teacher": scores.kl_to_teacher,
-    }
-    if explain:
-        layer = "stage3"
-        own = layer if any(each.name == layer for each in student.layers) else None
-        images = data.x_test[: settings.explained]
-        compared = kdkeras.explain.compare(teacher, student, images, teacher_layer=layer, student_layer=own)
-        figures["explanation"] = float(compared.summary["cosine"].mean)
-    return figures
+    return {"accuracy": scores.accuracy, "agreement": scores.agreement, "kl_to_teacher": scores.kl_to_teacher}
+
+
+def _explanation_agreement(student: keras.Model, teacher: keras.Model, data: Dataset, settings: Settings) -> float:
+    """Return the mean cosine of Grad-CAM maps of the last stages."""
+    layer = "stage3"
+    own = layer if any(each.name == layer for each in student.layers) else None
+    images = data.x_test[: settings.explained]
+    compared = kdkeras.explain.compare(teacher, student, images, teacher_layer=layer, student_layer=own)
+    return float(compared.summary["cosine"].mean)

@@ -21,6 +21,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--data", choices=_DATA, default="fashion_mnist", help="data set")
     parser.add_argument("--losses", default="all", metavar="NAMES", help="names with commas between, or all")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds")
+    parser.add_argument(
+        "--pairs", metavar="NAMES", help="of same family, different family, transformer, with commas; by default all"
+    )
+    parser.add_argument(
+        "--factors", default="1", metavar="NUMBERS", help="on the weight of each loss, tried side by side"
+    )
     parser.add_argument("--epochs", type=int, default=8, metavar="N", help="epochs of each student")
     parser.add_argument("--images", type=int, default=10_000, metavar="N", help="number of training images")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="number of processes")
@@ -39,12 +45,14 @@ def _run(options: argparse.Namespace) -> None:
         tf.get_logger().setLevel("ERROR")  # it warns that several models are traced, which is what a comparison does
         from kdkeras import benchmark
 
-    names = "all" if options.losses == "all" else [name.strip() for name in options.losses.split(",")]
+    names = "all" if options.losses == "all" else _split(options.losses)
     result = benchmark.run(
         options.data,
         names,
         options.out,
         seeds=options.seeds,
+        pairs=_split(options.pairs) if options.pairs else None,
+        factors=_numbers(options.factors),
         settings=benchmark.Settings(options.data, images=options.images, epochs=options.epochs),
         jobs=options.jobs,
         progress=lambda line: print(line, flush=True),
@@ -55,3 +63,14 @@ def _run(options: argparse.Namespace) -> None:
         header, *lines = result.table(pair)
         print(f"\n{pair}\n{tabulate(lines, headers=header, disable_numparse=True)}")
     print(f"\nReport: {result.out / 'report.html'}")
+
+
+def _split(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(number) for number in _split(text)]
+    except ValueError:
+        raise ValueError(f"--factors takes numbers with commas between, such as 1,0.1. Received: {text}.") from None

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from kdkeras import benchmark
+from kdkeras import benchmark, datasets
 from kdkeras.benchmark import plan
 from kdkeras.benchmark.networks import PAIRS
+from kdkeras.benchmark.training import compiled
 
 TINY = benchmark.Settings("digits", images=128, epochs=1, teacher_epochs=1, explained=8)
 
@@ -43,6 +44,25 @@ def test_teacher_and_student_have_layers_of_the_same_names(pair, shape):
     assert wanted | {"pool", "logits"} <= names
 
 
+def test_factors_on_the_weights_are_runs_of_their_own():
+    cells = plan.cells(["hints"], 1, ["same family"], [1, 0.1])
+    assert [cell.label for cell in cells] == ["student_alone", "soft_targets", "hints", "hints × 0.1"]
+    assert cells[-1].key == "same-family--hints-x0.1--0"
+    with pytest.raises(ValueError, match="factors above 0"):
+        plan.cells(["hints"], 1, factors=[0])
+
+
+def test_a_factor_multiplies_the_weight_of_the_recipe():
+    data = datasets.load("digits")
+    pair = PAIRS[0]
+    weights = []
+    for factor in (1.0, 0.1):
+        student, teacher = (make(data.input_shape, data.num_classes) for make in (pair.student, pair.teacher))
+        model = compiled(plan.Cell(pair.name, "hints", 0, factor), student, teacher, data, TINY)
+        weights.append(model.distillation_losses[-1].weight)
+    assert weights[1] == pytest.approx(0.1 * weights[0])
+
+
 def test_pairs_can_be_chosen():
     assert {cell.pair for cell in plan.cells(["hard_targets"], 1, ["transformer"])} == {"transformer"}
     with pytest.raises(ValueError, match=r"knows the pairs same family, .* Received: mine"):
@@ -66,6 +86,7 @@ def test_a_benchmark_goes_on_where_it_was_stopped(tmp_path):
     table = list(csv.DictReader(io.StringIO((tmp_path / "runs.csv").read_text())))
     assert [float(line["accuracy"]) for line in table] == [run["last"]["accuracy"] for run in first.runs]
     assert "Same family" in (tmp_path / "report.html").read_text()
+    assert benchmark.load(tmp_path).table("same family") == first.table("same family")
 
     (tmp_path / "runs" / "same-family--hints--0.json").write_text("{")  # as a full disk leaves it
     second, lines = go()
@@ -76,12 +97,18 @@ def test_a_benchmark_goes_on_where_it_was_stopped(tmp_path):
         go(benchmark.Settings("digits", images=64))
 
 
+def test_a_damaged_record_is_refused(tmp_path):
+    (tmp_path / "record.json").write_text('{"runs": []}')
+    with pytest.raises(ValueError, match="not the record of a benchmark"):
+        benchmark.load(tmp_path)
+
+
 def made_up(loss, seed, accuracy, step_ms=2.0):
     last = {"accuracy": accuracy, "agreement": 0.9, "kl_to_teacher": 0.1, "valid_accuracy": 0.8}
     best = {**last, "epoch": 1}
     sizes = {"student": 1, "teacher": 10}
     run = {"pair": "same family", "loss": loss, "seed": seed, "last": last, "best": best}
-    return {**run, "step_ms": step_ms, "seconds": 1.0, "parameters": sizes}
+    return {**run, "step_ms": step_ms, "seconds": 1.0, "teacher_accuracy": 0.9, "parameters": sizes}
 
 
 def test_rows_are_means_over_seeds_with_a_verdict(tmp_path):
@@ -101,6 +128,7 @@ def test_rows_are_means_over_seeds_with_a_verdict(tmp_path):
         "dist": "better",
         "hints": "even",
     }
+    assert found.teacher("same family").shown(100, 1) == "90.0 ± 0.0"
     header, *lines = found.table("same family")
     assert header[:2] == ("loss", "accuracy, %")
     assert lines[0][:2] == ("dist", "85.07 ± 1.90")
