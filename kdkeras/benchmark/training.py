@@ -38,14 +38,9 @@ class StepClock(keras.callbacks.Callback):
         """Count a step."""
         self._steps += 1
 
-    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Stop before the validation."""
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._steps:
-            self.milliseconds.append(1000 * (time.process_time() - self._start) / self._steps)
-            self._steps = 0
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stop the clock."""
+        self.milliseconds.append(1000 * (time.process_time() - self._start) / self._steps)
 
     @property
     def median(self) -> float:
@@ -54,18 +49,19 @@ class StepClock(keras.callbacks.Callback):
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Keeps the student's weights of the epoch with the highest validation accuracy."""
+    """Keeps the student's weights of the epoch with the highest validation accuracy; the teacher is not asked again."""
 
-    def __init__(self, student: keras.Model) -> None:
+    def __init__(self, student: keras.Model, data: Dataset) -> None:
         super().__init__()
-        self.student = student
-        self.accuracy, self.epoch = -1.0, 0
+        self.student, self.data = student, data
+        self.best, self.epoch, self.latest = -1.0, 0, 0.0
         self.weights: list[np.ndarray] = []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keep the weights if they are better."""
-        if (accuracy := (logs or {})["val_accuracy"]) > self.accuracy:
-            self.accuracy, self.epoch, self.weights = accuracy, epoch + 1, self.student.get_weights()
+        self.latest = _accuracy(self.data.y_valid, _logits(self.student, self.data.x_valid))
+        if self.latest > self.best:
+            self.best, self.epoch, self.weights = self.latest, epoch + 1, self.student.get_weights()
 
 
 def pair_of(name: str) -> NetworkPair:
@@ -130,23 +126,16 @@ def run_cell(cell: Cell, data: Dataset, settings: Settings, folder: Path) -> dic
     keras.utils.set_random_seed(1000 + cell.seed)  # all losses of a seed start from the same student
     student = pair.student(data.input_shape, data.num_classes)
     model = compiled(cell, student, teacher, data, settings)
-    clock, best = StepClock(), BestWeights(student)
+    clock, best = StepClock(), BestWeights(student, data)
     callbacks = [clock, best, *_warm_up(cell, model, settings)]
     start = time.perf_counter()
-    history = model.fit(
-        _batches(data, settings, cell),
-        validation_data=data.tf_data("valid", 500),
-        epochs=settings.epochs,
-        callbacks=callbacks,
-        shuffle=False,
-        verbose=0,
-    )
+    model.fit(_batches(data, settings, cell), epochs=settings.epochs, callbacks=callbacks, shuffle=False, verbose=0)
     deployed = _deployed(model, student, teacher)
-    theirs = teacher.predict(data.x_test, batch_size=500, verbose=0)
+    theirs = _answers(teacher, teacher_path(folder, pair, cell.seed).with_suffix(".npy"), data)
     last = _figures(deployed, theirs, data)
     if pair.kind == "convolution":
         last["explanation"] = _explanation_agreement(deployed, teacher, data, settings)
-    last["valid_accuracy"] = history.history["val_accuracy"][-1]
+    last["valid_accuracy"] = best.latest
     if deployed is student:
         student.set_weights(best.weights)
         at_best = {**_figures(student, theirs, data), "epoch": best.epoch}
@@ -160,7 +149,7 @@ def run_cell(cell: Cell, data: Dataset, settings: Settings, folder: Path) -> dic
         "best": at_best,
         "step_ms": clock.median,
         "seconds": time.perf_counter() - start,
-        "teacher_accuracy": classification_scores(data.y_test, theirs, theirs).accuracy,
+        "teacher_accuracy": _accuracy(data.y_test, theirs),
         "parameters": {"student": deployed.count_params(), "teacher": teacher.count_params()},
     }
 
@@ -240,8 +229,7 @@ def _warm_up(cell: Cell, model: keras.Model, settings: Settings) -> list[keras.c
 
 def _figures(student: keras.Model, theirs: np.ndarray, data: Dataset) -> dict[str, float | None]:
     """Return the figures of a student on the test split, against what the teacher says of it."""
-    ours = student.predict(data.x_test, batch_size=500, verbose=0)
-    scores = classification_scores(data.y_test, ours, theirs)
+    scores = classification_scores(data.y_test, _logits(student, data.x_test), theirs)
     return {"accuracy": scores.accuracy, "agreement": scores.agreement, "kl_to_teacher": scores.kl_to_teacher}
 
 
@@ -252,3 +240,19 @@ def _explanation_agreement(student: keras.Model, teacher: keras.Model, data: Dat
     images = data.x_test[: settings.explained]
     compared = kdkeras.explain.compare(teacher, student, images, teacher_layer=layer, student_layer=own)
     return float(compared.summary["cosine"].mean)
+
+
+def _answers(teacher: keras.Model, path: Path, data: Dataset) -> np.ndarray:
+    """Return what a teacher says of the test split, which every student of a seed is held against: kept in a file."""
+    if not path.exists():
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, _logits(teacher, data.x_test))
+    return np.load(path)
+
+
+def _logits(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    return model.predict(x, batch_size=500, verbose=0)
+
+
+def _accuracy(labels: np.ndarray, logits: np.ndarray) -> float:
+    return float((logits.argmax(axis=-1) == labels).mean())
