@@ -57,19 +57,3 @@ def silenced_descriptors() -> Iterator[None]:
             stack.callback(os.dup2, saved, descriptor)
             os.dup2(sink.fileno(), descriptor)
         yield
-
-
-def start_worker(threads: int) -> None:
-    """Set up a process of its own for TensorFlow, before anything imports it: no chatter, and its share of the cores.
-
-    Args:
-        threads: Number of threads for one operation.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with silenced_descriptors():  # TensorFlow logs its first lines before any setting of its own works
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-        tf.config.list_physical_devices()
-    tf.get_logger().setLevel("ERROR")  # it warns that several models are traced, which is what a comparison does

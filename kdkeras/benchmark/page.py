@@ -54,7 +54,7 @@ def made(result: BenchmarkResult) -> dict[str, str]:
     return {
         "data": f"{settings.data}, {settings.images} training images; figures are of the test split",
         "training": f"{settings.epochs} epochs, batches of {settings.batch_size}, Adam with cosine decay from "
-        f"{settings.learning_rate:g}; teachers {settings.teacher_epochs} epochs",
+        f"{settings.learning_rate:g}; teachers {settings.teacher_epochs} epochs, {settings.teacher_learning_rate:g}",
         "losses": "with the recipe 'benchmark' of kdkeras.recipes: published settings, whose weights were tried at 1, "
         "0.1 and 0.01 times their size on the validation split",
         "versions": ", ".join(

@@ -25,7 +25,8 @@ class Settings:
         epochs: Epochs of each student.
         teacher_epochs: Epochs of each teacher.
         batch_size: Samples per step.
-        learning_rate: Adam's, at the start of a cosine to 0.
+        learning_rate: Adam's for students, at the start of a cosine to 0.
+        teacher_learning_rate: The same for teachers.
         explained: Number of test images whose Grad-CAM maps are compared.
     """
 
@@ -34,7 +35,8 @@ class Settings:
     epochs: int = 8
     teacher_epochs: int = 10
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
+    teacher_learning_rate: float = 2e-3
     explained: int = 200
 
     def fingerprint(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from kdkeras import datasets
 from kdkeras._files import atomic_path
-from kdkeras._silence import start_worker
+from kdkeras._worker import start_worker
 from kdkeras.benchmark import page
 from kdkeras.benchmark.plan import Cell, Settings, cells
 from kdkeras.benchmark.results import BenchmarkResult, read_run, write_run

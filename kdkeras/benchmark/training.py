@@ -103,7 +103,8 @@ def train_teacher(pair: NetworkPair, seed: int, data: Dataset, settings: Setting
     keras.utils.set_random_seed(seed)
     teacher = pair.teacher(data.input_shape, data.num_classes)
     epochs = settings.teacher_epochs
-    teacher.compile(_optimizer(data, settings, epochs), _TASK(from_logits=True), metrics=["accuracy"])
+    optimizer = _optimizer(data, settings, epochs, settings.teacher_learning_rate)
+    teacher.compile(optimizer, _TASK(from_logits=True), metrics=["accuracy"])
     teacher.fit(data.tf_data("train", settings.batch_size, seed), epochs=epochs, shuffle=False, verbose=0)
     with atomic_path(teacher_path(folder, pair, seed)) as temporary:
         teacher.save(temporary)
@@ -167,7 +168,10 @@ def compiled(cell: Cell, student: keras.Model, teacher: keras.Model, data: Datas
     Returns:
         The student itself, or a `kdkeras.Distiller`.
     """
-    arguments = {"optimizer": _optimizer(data, settings, settings.epochs), "metrics": ["accuracy"]}
+    arguments = {
+        "optimizer": _optimizer(data, settings, settings.epochs, settings.learning_rate),
+        "metrics": ["accuracy"],
+    }
     if cell.loss == ALONE:
         student.compile(loss=_TASK(from_logits=True), **arguments)
         return student
@@ -200,9 +204,9 @@ def _known_here(loss: str, teacher: keras.Model, data: Dataset) -> dict[str, Any
     return {}
 
 
-def _optimizer(data: Dataset, settings: Settings, epochs: int) -> keras.optimizers.Optimizer:
+def _optimizer(data: Dataset, settings: Settings, epochs: int, rate: float) -> keras.optimizers.Optimizer:
     steps = epochs * -(-len(data.x_train) // settings.batch_size)
-    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps))
+    return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps))
 
 
 def _batches(data: Dataset, settings: Settings, cell: Cell) -> Any:

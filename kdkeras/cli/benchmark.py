@@ -28,6 +28,7 @@ def add_parser(commands: Any) -> None:
         "--factors", default="1", metavar="NUMBERS", help="on the weight of each loss, tried side by side"
     )
     parser.add_argument("--epochs", type=int, default=8, metavar="N", help="epochs of each student")
+    parser.add_argument("--learning-rate", type=float, default=5e-3, metavar="R", help="Adam's, for students")
     parser.add_argument("--images", type=int, default=10_000, metavar="N", help="number of training images")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="number of processes")
     parser.add_argument("--out", default="kdkeras-benchmark", metavar="DIR", help="folder of the results")
@@ -53,7 +54,9 @@ def _run(options: argparse.Namespace) -> None:
         seeds=options.seeds,
         pairs=_split(options.pairs) if options.pairs else None,
         factors=_numbers(options.factors),
-        settings=benchmark.Settings(options.data, images=options.images, epochs=options.epochs),
+        settings=benchmark.Settings(
+            options.data, images=options.images, epochs=options.epochs, learning_rate=options.learning_rate
+        ),
         jobs=options.jobs,
         progress=lambda line: print(line, flush=True),
     )

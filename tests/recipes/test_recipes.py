@@ -1,6 +1,9 @@
 """The recipe book: every recipe makes a loss, every loss has a recipe."""
 
+import csv
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +39,27 @@ def test_every_recipe_makes_its_loss(loss, name):
     assert recipe.task_weight >= 0
     assert recipe.warm_up_epochs >= 0
     assert recipe.source
+
+
+def tried_factors():
+    """Return the validation accuracy of each loss at each factor on its published weight."""
+    tried = {}
+    text = (Path(__file__).parents[2] / "benchmarks" / "loss_weights.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        loss, _, factor = row["loss"].partition(" × ")
+        tried.setdefault(loss, {})[float(factor or 1)] = float(row["valid_accuracy"])
+    return {loss: found for loss, found in tried.items() if len(found) > 1}
+
+
+@pytest.mark.parametrize(("loss", "found"), tried_factors().items())
+def test_the_benchmarks_weights_are_those_that_were_found(loss, found):
+    within = [factor for factor, accuracy in found.items() if max(found.values()) - accuracy <= 0.005 + 1e-9]
+    source = recipes.recipe(loss, "benchmark").source
+    said = re.search(r"weight × ([\d.]+)", source)
+    if loss == "explanation_matching":  # it is there for the explanations, not for the accuracy
+        assert said is None
+    else:
+        assert (float(said[1]) if said else 1.0) == max(within)
 
 
 def test_every_loss_is_in_the_book():
