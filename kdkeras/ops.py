@@ -200,3 +200,65 @@ def grad_cam(features: Any, gradients: Any) -> Any:
     """
     weights = ops.mean(gradients, axis=tuple(range(1, len(features.shape) - 1)), keepdims=True)
     return ops.relu(ops.sum(weights * features, axis=-1))
+
+
+def grad_cam_plus_plus(features: Any, gradients: Any) -> Any:
+    """Return Grad-CAM++ maps, `ReLU(Σ_k w_k A_k)`, which weigh the positions where a channel speaks for the class.
+
+    `w_k = Σ_ij α_kij ReLU(g_kij)` with `α = g² / (2 g² + g³ Σ_ij A_kij)`, made to sum to 1 over the positions of each
+    channel. g is the gradient of the logit: the paper derives by exp(z), whose factor scales the whole map only.
+
+    Args:
+        features: Output A of a layer, shape `(batch, positions..., channels)`.
+        gradients: Gradient g of one logit z_c of each sample by it, same shape.
+
+    Returns:
+        Shape `(batch, positions...)`, at least 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.ops import grad_cam_plus_plus
+        >>> a, g = np.array([[[1.0, 2.0], [3.0, 0.0]]]), np.array([[[1.0, -1.0], [0.0, -1.0]]])
+        >>> np.asarray(grad_cam_plus_plus(a, g)).tolist()
+        [[1.0, 3.0]]
+
+    Reference:
+        Chattopadhyay et al.: Grad-CAM++: Improved Visual Explanations for Deep Convolutional Networks, 2018,
+        arXiv:1710.11063.
+    """
+    positions = tuple(range(1, len(features.shape) - 1))
+    squares = ops.square(gradients)
+    total = ops.sum(features, axis=positions, keepdims=True)
+    shares = _divide(squares, 2 * squares + squares * gradients * total)
+    shares = _divide(shares, ops.sum(shares, axis=positions, keepdims=True))
+    weights = ops.sum(shares * ops.relu(gradients), axis=positions, keepdims=True)
+    return ops.relu(ops.sum(weights * features, axis=-1))
+
+
+def _divide(values: Any, by: Any) -> Any:
+    """Return a quotient that is 0, without a gradient, where the divisor is 0."""
+    usable = ops.not_equal(by, 0)
+    return ops.where(usable, values / ops.where(usable, by, ops.ones_like(by)), ops.zeros_like(values))
+
+
+def layer_cam(features: Any, gradients: Any) -> Any:
+    """Return LayerCAM maps, `ReLU(Σ_k ReLU(g_k) · A_k)`, which weigh each position by its own gradient.
+
+    Args:
+        features: Output A of a layer, shape `(batch, positions..., channels)`.
+        gradients: Gradient g of one logit of each sample by it, same shape.
+
+    Returns:
+        Shape `(batch, positions...)`, at least 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.ops import layer_cam
+        >>> a, g = np.array([[[1.0, 2.0], [3.0, 0.0]]]), np.array([[[1.0, -1.0], [2.0, -1.0]]])
+        >>> np.asarray(layer_cam(a, g)).tolist()
+        [[1.0, 6.0]]
+
+    Reference:
+        Jiang et al.: LayerCAM: Exploring Hierarchical Class Activation Maps for Localization, 2021.
+    """
+    return ops.relu(ops.sum(ops.relu(gradients) * features, axis=-1))

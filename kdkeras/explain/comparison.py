@@ -10,8 +10,10 @@ import keras
 import numpy as np
 
 from kdkeras import metrics
-from kdkeras.explain.attribution import attribute, units_of
+from kdkeras.explain.attribution import attribute
 from kdkeras.explain.explanation import Explanation
+from kdkeras.explain.method import Method
+from kdkeras.explain.subject import units_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,12 +134,13 @@ def compare(
     images: Any,
     *,
     target: Any = None,
+    method: str | Method = "grad_cam",
     teacher_layer: str | None = None,
     student_layer: str | None = None,
     top_k: float = 0.2,
     batch_size: int = 32,
 ) -> ExplanationComparison:
-    """Compare where two models look, by Grad-CAM maps of the same class in both.
+    """Compare where two models look, by maps of the same class in both.
 
     Maps are compared at the size of the images, because the two layers seldom have the same resolution.
 
@@ -147,6 +150,7 @@ def compare(
         images: Images `(n, height, width, channels)`, scaled as in training; for several inputs, a list or dict.
         target: Index of the unit to explain in both: one integer, or one per sample. By default the class that the
             teacher predicts for each image, so that both maps answer the same question.
+        method: A name, or a method with its settings, as `attribute` takes them. Default Grad-CAM.
         teacher_layer: Path of the teacher's layer; by default its last one called with height and width above 1.
         student_layer: Path of the student's layer; likewise.
         top_k: Share of the pixels, in (0, 1], of which `top_k_iou` takes the overlap. 0.2: the fifth that matters most.
@@ -177,7 +181,12 @@ def compare(
     """
     if not 0 < top_k <= 1:
         raise ValueError(f"`top_k` must be a share in (0, 1], such as 0.2. Received: top_k={top_k}.")
-    theirs = attribute(teacher, images, target, layer=teacher_layer, batch_size=batch_size)
+    theirs = attribute(teacher, images, target, method, teacher_layer, batch_size=batch_size)
+    if theirs.maps.ndim != 3 or theirs.inputs.ndim not in (3, 4):
+        raise ValueError(
+            f"`compare` needs images (n, height, width, channels). Received: inputs {theirs.inputs.shape}. For tables "
+            "use `kdkeras.explain.compare_importance`."
+        )
     # Before the student is explained: a target that it lacks must not be blamed on the caller.
     units = theirs.predictions.shape[1], units_of(student, images)
     if units[0] != units[1]:
@@ -185,7 +194,7 @@ def compare(
             f"Teacher and student must have the same number of units. Received: teacher '{teacher.name}' {units[0]}, "
             f"student '{student.name}' {units[1]}. Compare models of the same classes."
         )
-    ours = attribute(student, images, theirs.target, layer=student_layer, batch_size=batch_size)
+    ours = attribute(student, images, theirs.target, method, student_layer, batch_size=batch_size)
     return ExplanationComparison(theirs, ours, _measures(ours, theirs, top_k), top_k)
 
 

@@ -11,50 +11,51 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TITLES = {"grad_cam": "Grad-CAM"}
-
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Which parts of each image raise one logit of a model.
+    """Which parts of each input speak for, or against, one logit of a model.
 
     Attributes:
         method: Name of the method, such as `"grad_cam"`.
+        title: The method's usual name, such as "Grad-CAM".
         model: Name of the model.
-        layer: Path of the layer whose feature map was used.
+        layer: Path of the layer whose output was used; `None` for methods that look at the input.
         target: Index of the unit that each map explains, shape `(n,)`.
-        raw: Maps as the method gives them, at the layer's resolution and scale, shape `(n, h, w)`, non-negative. To
-            be used where numbers matter.
-        maps: Maps resized to the images (bilinear, by pixel centres), each divided by its maximum, so that its values
-            lie in [0, 1]; a map of zeros stays zeros. Shape `(n, height, width)`. To be looked at and compared.
-        images: The images explained, shape `(n, height, width, channels)`.
-        predictions: What the model returned for them, shape `(n, units)`.
+        raw: Maps as the method gives them, at the layer's resolution and scale, shape `(n, ...)`. To be used where
+            numbers matter.
+        maps: Maps resized to the input (bilinear, by pixel centres), each divided by its largest absolute value, so
+            that its values lie in [−1, 1], or in [0, 1] for methods without a sign; a map of zeros stays zeros. Shape
+            `(n, height, width)` for images, that of the inputs otherwise. To be looked at and compared.
+        inputs: What was explained, shape `(n, ...)`.
+        predictions: What the model returned for it, shape `(n, units)`.
     """
 
     method: str
+    title: str
     model: str
-    layer: str
+    layer: str | None
     target: np.ndarray
     raw: np.ndarray = field(repr=False)
     maps: np.ndarray = field(repr=False)
-    images: np.ndarray = field(repr=False)
+    inputs: np.ndarray = field(repr=False)
     predictions: np.ndarray = field(repr=False)
 
     @property
     def zero(self) -> np.ndarray:
-        """Which maps are zero everywhere, boolean `(n,)`: nothing in the layer speaks for the target."""
-        return ~self.maps.any(axis=(1, 2))
+        """Which maps are zero everywhere, boolean `(n,)`: nothing speaks for the target."""
+        return ~self.maps.any(axis=tuple(range(1, self.maps.ndim)))
 
     @property
-    def title(self) -> str:
-        """The method's usual name, such as "Grad-CAM"."""
-        return _TITLES[self.method]
+    def has_sign(self) -> bool:
+        """Whether values speak for the target where they are positive, and against it where they are negative."""
+        return bool((self.maps < 0).any())
 
     def plot(self, n: int = 6, *, class_names: Sequence[str] = ()) -> Figure:
-        """Draw the first images, and below each the same image under its map.
+        """Draw the first samples: images under their maps, sequences and tables as one row of coloured cells each.
 
         Args:
-            n: Number of images, fewer where there are fewer. 6 fit a page's width.
+            n: Number of samples, fewer where there are fewer. 6 images fit a page's width.
             class_names: Name of each class; by default its index.
 
         Returns:
@@ -71,6 +72,8 @@ class Explanation:
             >>> len(explain.attribute(model, np.ones((2, 8, 8, 1))).plot().axes)  # 2 images, 2 maps, a colour bar
             5
         """
-        from kdkeras.explain.pictures import overlay_grid
+        from kdkeras.explain.pictures import cells, overlay_grid
 
+        if self.maps.ndim != 3 or self.inputs.ndim not in (3, 4):
+            return cells(self, n, class_names=class_names)
         return overlay_grid([("", self)], n, class_names=class_names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kdkeras.explain.explanation import Explanation
 
 _COLOURS = "inferno"  # perceptually uniform: equal steps of relevance look equal
+_WITH_SIGN = "RdBu_r"  # red speaks for the target, blue against it: also told apart by the colour-blind
 _OPACITY = 0.9  # of the largest relevance
 _DIMMED = 0.6  # brightness of the image under a map, so that its white is not taken for relevance
 _DIFFERS = "#b2182b"
@@ -48,19 +49,19 @@ def overlay_grid(
     if n < 1:
         raise ValueError(f"`n` must be at least 1. Received: n={n}.")
     first = rows[0][1]
-    columns = min(n, len(first.images))
+    columns = min(n, len(first.inputs))
     figure = Figure(figsize=(1.35 * columns + 2.3, 1.7 * (len(rows) + 1) + 0.4), layout="constrained")
     axes = figure.subplots(len(rows) + 1, columns, squeeze=False)
     what = "output" if _is_single(first) else "class above each image"
     figure.suptitle(f"{first.title} of the {what}", fontsize=11)
-    pictures = displayable(first.images[:columns])
+    pictures = displayable(first.inputs[:columns])
     _label(axes[0, 0], "Image")
     for column, picture in enumerate(pictures):
         _draw(axes[0, column], picture)
         axes[0, column].set_title("" if _is_single(first) else _target_name(first, column, class_names), fontsize=10)
     for row, (title, explanation) in enumerate(rows, start=1):
         model = "" if explanation.model.lower() == title.lower() else _shortened(explanation.model)
-        lines = [title, model, _shortened(explanation.layer)]
+        lines = [title, model, _shortened(explanation.layer or "")]
         _label(axes[row, 0], "\n".join(line for line in lines if line))
         for column, picture in enumerate(pictures):
             _draw_map(axes[row, column], picture, explanation, column, class_names)
@@ -75,7 +76,50 @@ def overlay_grid(
             va="top",
             fontsize=9,
         )
-    _colour_bar(figure, axes)
+    _colour_bar(figure, axes, has_sign=any(explanation.has_sign for _, explanation in rows))
+    return figure
+
+
+@plain_text
+def cells(explanation: Explanation, n: int, *, class_names: Sequence[str] = ()) -> Figure:
+    """Draw a row of coloured cells for each sample, one per feature or position.
+
+    Args:
+        explanation: Of tables or sequences.
+        n: Number of samples to draw, from the first.
+        class_names: Name of each class; by default its index.
+
+    Returns:
+        A matplotlib `Figure`.
+
+    Raises:
+        ValueError: `n` is below 1.
+    """
+    from matplotlib.figure import Figure
+
+    if n < 1:
+        raise ValueError(f"`n` must be at least 1. Received: n={n}.")
+    rows = min(n, len(explanation.maps))
+    values = explanation.maps[:rows].reshape(rows, len(explanation.maps[0]), -1).sum(axis=-1)  # channels of a position
+    values = values / max(np.abs(values).max(), 1e-12)
+    figure = Figure(figsize=(min(12, 3 + 0.3 * values.shape[1]), 1.2 + 0.35 * rows), layout="constrained")
+    axes = figure.subplots(1, 1, squeeze=False)
+    drawn = axes[0, 0].imshow(
+        values,
+        cmap=_WITH_SIGN if explanation.has_sign else _COLOURS,
+        vmin=-1 if explanation.has_sign else 0,
+        vmax=1,
+        aspect="auto",
+        interpolation="nearest",
+    )
+    names = [
+        f"{_target_name(explanation, row, class_names)}, says {_prediction_name(explanation, row, class_names)}"
+        for row in range(rows)
+    ]
+    axes[0, 0].set_yticks(range(rows), names, fontsize=9)
+    axes[0, 0].set_xlabel("feature" if explanation.inputs.ndim == 2 else "position", fontsize=9)
+    axes[0, 0].set_title(f"{explanation.title} of model '{explanation.model}'", fontsize=11)
+    _bar(figure, drawn, axes, has_sign=explanation.has_sign)
     return figure
 
 
@@ -123,8 +167,9 @@ def _draw_map(
     _draw(axis, _DIMMED * grey)
     relevance = explanation.maps[column]
     # The image shows through where there is no relevance; the root keeps faint relevance visible.
-    opacity = _OPACITY * np.sqrt(relevance)
-    axis.imshow(relevance, cmap=_COLOURS, alpha=opacity, vmin=0, vmax=1, interpolation="bilinear")
+    opacity = _OPACITY * np.sqrt(np.abs(relevance))
+    colours = {"cmap": _WITH_SIGN, "vmin": -1} if explanation.has_sign else {"cmap": _COLOURS, "vmin": 0}
+    axis.imshow(relevance, **colours, alpha=opacity, vmax=1, interpolation="bilinear")
     if explanation.zero[column]:
         axis.text(0.5, 0.5, "all zero", transform=axis.transAxes, ha="center", va="center", fontsize=9, color="white")
     said = _prediction_name(explanation, column, class_names)
@@ -136,15 +181,19 @@ def _label(axis: Axes, text: str) -> None:
     axis.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9, labelpad=8)
 
 
-def _colour_bar(figure: Figure, axes: np.ndarray) -> None:
+def _colour_bar(figure: Figure, axes: np.ndarray, *, has_sign: bool) -> None:
     from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
 
     # Beside all rows, so that the columns stay in line, but as high as the rows of maps.
     share = (len(axes) - 1) / len(axes)
-    bar = figure.colorbar(
-        ScalarMappable(cmap=_COLOURS), ax=axes, shrink=0.95 * share, anchor=(0, 0.05), aspect=24 * share, pad=0.015
-    )
-    bar.set_label("relevance / its maximum", fontsize=8)
+    drawn = ScalarMappable(Normalize(-1 if has_sign else 0, 1), _WITH_SIGN if has_sign else _COLOURS)
+    _bar(figure, drawn, axes, has_sign=has_sign, shrink=0.95 * share, anchor=(0, 0.05), aspect=24 * share, pad=0.015)
+
+
+def _bar(figure: Figure, drawn: Any, axes: np.ndarray, *, has_sign: bool, **place: Any) -> None:
+    bar = figure.colorbar(drawn, ax=axes, **place)
+    bar.set_label("against … for, / its maximum" if has_sign else "relevance / its maximum", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set(linewidth=0.5, edgecolor="0.7")
 

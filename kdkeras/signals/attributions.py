@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from kdkeras.ops import grad_cam
+from kdkeras.ops import grad_cam, grad_cam_plus_plus, layer_cam
 
-_OF_LAYERS = ("grad_cam", "cam", "class_maps")
+_BY_LAYER_GRADIENT = {"grad_cam": grad_cam, "grad_cam_plus_plus": grad_cam_plus_plus, "layer_cam": layer_cam}
+_OF_LAYERS = (*_BY_LAYER_GRADIENT, "cam", "class_maps")
 _OF_INPUTS = ("input_gradient", "gradient_times_input")
 
 
@@ -26,6 +27,7 @@ class Attribution:
     | method | definition | shape |
     |---|---|---|
     | `"grad_cam"` | ReLU(Σ_k mean over positions (∂z_c/∂A_k) · A_k), A the layer's output | `(batch, positions...)` |
+    | `"grad_cam_plus_plus"`, `"layer_cam"` | as in `kdkeras.ops` | the same |
     | `"cam"` | Σ_k w_kc A_k, w the kernel of the classifier on top | `(batch, positions...)` |
     | `"class_maps"` | the same of every class | `(batch, positions..., classes)` |
     | `"input_gradient"` | ∂z_c/∂x | that of x |
@@ -36,7 +38,7 @@ class Attribution:
 
     Args:
         method: One of the above.
-        layer: Path of the layer, for the first three.
+        layer: Path of the layer, for all but the last two.
         output: Name of the output that is explained, where the model has several.
 
     Raises:
@@ -73,7 +75,7 @@ class Attribution:
     @property
     def has_channels(self) -> bool:
         """Whether its last axis is channels or classes, and not a position."""
-        return self.method not in ("grad_cam", "cam")
+        return self.method not in (*_BY_LAYER_GRADIENT, "cam")
 
     @property
     def by_gradient(self) -> bool:
@@ -163,8 +165,8 @@ def attribute(
 
     source = _full_precision(source)
     slopes = slope() if explain.due is True else ops.cond(explain.due, slope, lambda: ops.zeros_like(source))
-    if attribution.method == "grad_cam":
-        return grad_cam(source, slopes)
+    if attribution.of_layer:
+        return _BY_LAYER_GRADIENT[attribution.method](source, slopes)
     return slopes if attribution.method == "input_gradient" else slopes * source
 
 

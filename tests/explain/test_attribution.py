@@ -59,7 +59,7 @@ def test_the_record_holds_what_was_explained():
     model, x = cnn(), images()
     explanation = explain.attribute(model, x)
     assert (explanation.method, explanation.model, explanation.layer) == ("grad_cam", "cnn", "conv")
-    np.testing.assert_array_equal(explanation.images, x)
+    np.testing.assert_array_equal(explanation.inputs, x)
     np.testing.assert_allclose(explanation.predictions, model.predict(x, verbose=0), atol=1e-6)
     np.testing.assert_array_equal(explanation.target, explanation.predictions.argmax(axis=1))
     assert (explanation.raw >= 0).all()
@@ -104,12 +104,18 @@ def test_targets_that_do_not_fit_are_refused(target):
 
 def test_other_arguments_are_checked():
     model, x = cnn(), images()
-    with pytest.raises(ValueError, match=r"one of grad_cam. Received: method='lime'"):
+    with pytest.raises(ValueError, match=r"one of grad_cam, .*rise. Received: method='lime'"):
         explain.attribute(model, x, method="lime")
     with pytest.raises(ValueError, match=r"no layer 'convv'.*conv"):
         explain.attribute(model, x, layer="convv")
-    with pytest.raises(ValueError, match=r"layer 'pool' of model 'cnn', whose output is \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"positions and channels.* Received: model 'cnn' \(None, 4\)"):
         explain.attribute(model, x, layer="pool")
+    with pytest.raises(ValueError, match=r"layer 'pool' of model 'cnn', whose output is \(1, 4\)"):
+        explain.attribute(model, x, method=explain.GradCAM("tf_keras_vis"), layer="pool")
+    with pytest.raises(ValueError, match=r"'saliency' looks at the input, at no layer. Received: layer='conv'"):
+        explain.attribute(model, x, method="saliency", layer="conv")
+    with pytest.raises(TypeError, match="must be a name, or a method"):
+        explain.attribute(model, x, method=explain.RISE)
     with pytest.raises(ValueError, match="batch_size=0"):
         explain.attribute(model, x, batch_size=0)
     with pytest.raises(TypeError, match=r"keras.Model"):

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from kdkeras import explain
+from kdkeras.layer_paths import layer_paths
 from kdkeras.signals import called_layers
 
 SHAPE = (12, 12, 3)
@@ -130,17 +131,33 @@ BUILDERS = [
 ]
 
 
+@pytest.mark.parametrize("engine", ["native", "tf_keras_vis"])
 @pytest.mark.parametrize("build", BUILDERS)
-def test_raw_maps_agree_with_an_independent_grad_cam(build):
+def test_raw_maps_agree_with_an_independent_grad_cam(build, engine):
     keras.utils.set_random_seed(1)
     model, front, rear, path = build()
     x = images()
-    explanation = explain.attribute(model, x)
+    explanation = explain.attribute(model, x, method=explain.GradCAM(engine))
     expected, target = reference(front, rear, x)
     assert explanation.layer == path
     np.testing.assert_array_equal(explanation.target, target)
     assert expected.max() > 0.01
     np.testing.assert_allclose(explanation.raw, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [explain.GradCAM, explain.GradCAMPlusPlus, explain.LayerCAM])
+@pytest.mark.parametrize("build", [functional_softmax, nested_backbone, subclassed])
+def test_the_engines_agree(build, kind):
+    keras.utils.set_random_seed(1)
+    model = build()[0]
+    for layer in ("conv1", "conv2"):
+        layer = next(path for path in layer_paths(model) if path.endswith(layer))
+        native, library = (
+            explain.attribute(model, images(), method=kind(engine), layer=layer)
+            for engine in ("native", "tf_keras_vis")
+        )
+        assert native.raw.max() > 0.01
+        np.testing.assert_allclose(native.raw, library.raw, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("build", [functional_softmax, nested_backbone])
@@ -259,7 +276,7 @@ def test_several_inputs():
     )
     for explanation in (as_list, as_dict):
         np.testing.assert_allclose(explanation.raw, expected, atol=1e-6)
-        np.testing.assert_array_equal(explanation.images, x)
+        np.testing.assert_array_equal(explanation.inputs, x)
 
 
 def test_called_layers_follow_the_calls_and_not_the_list():
@@ -287,10 +304,17 @@ def test_raw_uint8_images_are_taken_by_models_that_scale_them():
     np.testing.assert_allclose(explain.attribute(model, x).raw, reference(front, chain(*rest), x)[0], atol=1e-6)
 
 
-def test_integer_inputs_have_no_gradient():
-    model = keras.Sequential([keras.Input(SHAPE, dtype="uint8"), layers.Rescaling(1 / 255), *body(), *head()])
-    with pytest.raises(ValueError, match="float images"):
-        explain.attribute(model, np.ones((2, *SHAPE), "uint8"))
+def test_integer_inputs():
+    keras.utils.set_random_seed(10)
+    convolutions, rest = body(), head()
+    model = keras.Sequential([keras.Input(SHAPE, dtype="uint8"), layers.Rescaling(1 / 255), *convolutions, *rest])
+    x = np.random.default_rng(0).integers(0, 256, (3, *SHAPE)).astype("uint8")
+    front = chain(lambda images: tf.cast(images, "float32") / 255, *convolutions)
+    np.testing.assert_allclose(explain.attribute(model, x).raw, reference(front, chain(*rest), x)[0], atol=1e-6)
+    with pytest.raises(ValueError, match="float images"):  # the library watches the input
+        explain.attribute(model, x, method=explain.GradCAM("tf_keras_vis"))
+    with pytest.raises(ValueError, match="needs floats"):
+        explain.attribute(model, x, method="saliency")
 
 
 def test_a_layer_beside_the_path_to_the_output_is_refused():
@@ -298,7 +322,7 @@ def test_a_layer_beside_the_path_to_the_output_is_refused():
     aside = layers.Conv2D(2, 3, name="aside")(inputs)
     x = layers.Flatten()(layers.Conv2D(2, 3, name="conv")(inputs))
     outputs = layers.Dense(3)(x) + keras.ops.stop_gradient(keras.ops.mean(aside))
-    with pytest.raises(ValueError, match="'aside'"):
+    with pytest.raises(ValueError, match="'grad_cam:aside' of model"):
         explain.attribute(keras.Model(inputs, outputs), images(), layer="aside")
 
 

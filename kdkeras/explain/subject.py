@@ -1,0 +1,278 @@
+"""What is explained: a model, inputs, and one logit of each sample."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import keras
+import numpy as np
+
+from kdkeras.inputs import check_arrays, input_specs, is_array_like
+from kdkeras.signals import Attribution, Explain, Extractor, Signals, refuse_probabilities
+
+_NAME = "attribution"
+
+
+class Subject:
+    """A model with the inputs that are explained of it, and its compiled answers.
+
+    Args:
+        model: A Keras model that returns `(batch, units)`.
+        x: Inputs, as `kdkeras.explain.attribute` takes them.
+        target: Index of the unit to explain: one integer, one per sample, or `None` for the model's own top class.
+        batch_size: Samples per pass.
+
+    Attributes:
+        model: The model.
+        inputs: The inputs as checked arrays, nested as the model takes them.
+        array: The one among them that is explained: the images where there are any.
+        predictions: What the model returns, float32 `(n, units)`.
+        logits: Its logits, same shape.
+        target: Index of the explained logit, shape `(n,)`.
+        head: `"softmax"`, `"sigmoid"`, `"linear"`, or `None` for an unknown final activation.
+        batch_size: Samples per pass.
+
+    Raises:
+        TypeError: `model` is not a Keras model, or x is not of arrays.
+        ValueError: `target` or the inputs do not fit the model, or it has not one output of shape `(batch, units)`.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras.explain.subject import Subject
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+        >>> subject = Subject(model, np.ones((5, 4)), 2)
+        >>> subject.target, subject.head
+        (array([2, 2, 2, 2, 2]), 'softmax')
+    """
+
+    def __init__(self, model: keras.Model, x: Any, target: Any = None, *, batch_size: int = 32) -> None:
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"A model must be a `keras.Model`. Received: {model!r} of type {type(model).__name__}.")
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}.")
+        self.model, self.batch_size = model, batch_size
+        self.inputs = prepared(model, x)
+        self.array = _explained(self.inputs)
+        self._answers = _Reader(model)
+        first = self._answers.look(self.rows(0, 1))
+        if len(first.logits.shape) != 2:
+            raise ValueError(
+                f"An explanation needs a model whose output is (batch, units). Received: model '{model.name}', whose "
+                f"output is {tuple(first.logits.shape)}. Pool it, or explain a model of the part that you want."
+            )
+        signals = self._answers.run(self.inputs, None, batch_size)
+        self.predictions, self.logits = signals.predictions, signals.logits
+        self.head = self._answers.extractor.head
+        if self.head is None:
+            refuse_probabilities(self.predictions, model.name)
+        self.target = _targets(target, self.logits, model.name)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def rows(self, start: int, stop: int) -> Any:
+        """Return the inputs of some samples.
+
+        Args:
+            start: The first.
+            stop: The one after the last.
+
+        Returns:
+            Arrays, nested as the model takes them.
+        """
+        return keras.tree.map_structure(lambda array: array[start:stop], self.inputs)
+
+    def scores(self, changed: np.ndarray, *, probability: bool = False) -> np.ndarray:
+        """Return the target's logit of every sample, with other values in the place of `array`.
+
+        Args:
+            changed: Of the shape of `array`.
+            probability: Whether to return the target's probability; of a linear single output, that output itself.
+
+        Returns:
+            float32, shape `(n,)`.
+        """
+        logits = self._answers.run(self._with(changed), None, self.batch_size).logits
+        return self._of_target(self.probabilities(logits) if probability else logits)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return class probabilities: a softmax, or a sigmoid where the model ends in one.
+
+        Args:
+            logits: Shape `(n, units)`.
+
+        Returns:
+            Same shape; the logits themselves of a linear single output, which is no probability.
+        """
+        if self.head == "sigmoid":
+            return np.exp(-np.logaddexp(0, -logits))
+        if logits.shape[1] == 1:
+            return logits
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return shifted / shifted.sum(axis=1, keepdims=True)
+
+    def attributions(self, attribution: Attribution) -> _Compiled:
+        """Return a compiled function from inputs to an attribution of the target.
+
+        Args:
+            attribution: Which one.
+
+        Returns:
+            A function of values in the place of `array`; of none, for the inputs themselves.
+
+        Raises:
+            ValueError: The model has nothing of the kind.
+        """
+        return _Compiled(self, attribution)
+
+    def features(self, layer: str) -> np.ndarray:
+        """Return the output of a layer.
+
+        Args:
+            layer: Its path.
+
+        Returns:
+            float32, shape `(n, ...)`.
+        """
+        return _Reader(self.model, layers=(layer,)).run(self.inputs, None, self.batch_size).features[layer]
+
+    def _with(self, changed: np.ndarray | None) -> Any:
+        if changed is None:
+            return self.inputs
+        return keras.tree.map_structure(lambda array: changed if array is self.array else array, self.inputs)
+
+    def _of_target(self, values: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(values, self.target[:, None], axis=1)[:, 0]
+
+
+class _Compiled:
+    """An attribution of a subject's target, compiled once and run on any values."""
+
+    def __init__(self, subject: Subject, attribution: Attribution) -> None:
+        self._subject, self._attribution = subject, attribution
+        self._reader = _Reader(subject.model, attribution)
+        self._reader.look(subject.rows(0, 1))  # what is wrong shows here, in plain words
+
+    def __call__(self, changed: np.ndarray | None = None) -> np.ndarray:
+        """Return the attribution, float32, and refuse what is not finite."""
+        subject = self._subject
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = self._reader.run(subject._with(changed), subject.target, subject.batch_size).attributions[_NAME]
+        bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"'{self._attribution}' of model '{subject.model.name}' is not finite for {int(bad.sum())} of "
+                f"{len(bad)} samples: the model overflows on them. Check its weights, and the scale of the inputs."
+            )
+        return values
+
+
+class _Reader(keras.Model):
+    """Gives `Extractor` the batching and compiling of `keras.Model.predict`."""
+
+    def __init__(
+        self, model: keras.Model, attribution: Attribution | None = None, layers: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(name="explained", autocast=False)
+        self.extractor = Extractor(model, layers, attributions={_NAME: attribution} if attribution else None)
+        self.model = model
+        self.built = True
+
+    def call(self, inputs: dict[str, Any]) -> Signals:
+        explain = {_NAME: Explain(classes=inputs["target"])} if "target" in inputs else {}
+        return self.extractor(inputs["x"], training=False, explain=explain)
+
+    def look(self, sample: Any) -> Signals:
+        """Run one sample, not compiled, where messages are not wrapped."""
+        sample = keras.tree.map_structure(keras.ops.convert_to_tensor, sample)
+        if not self.model.built:
+            self.model(sample, training=False)  # `build` may make layers
+        return self.extractor(sample, training=False)
+
+    def run(self, x: Any, target: np.ndarray | None, batch_size: int) -> Signals:
+        """Return the `Signals` of all samples as float32 arrays."""
+        inputs = {"x": x} if target is None else {"x": x, "target": target}
+        size = len(keras.tree.flatten(x)[0])
+        # Batch by batch: `predict` takes longer to start than a small model to run, and some methods ask 500 times.
+        batches = [slice(start, start + batch_size) for start in range(0, size, batch_size)]
+        parts = [self.predict_on_batch(keras.tree.map_structure(operator.itemgetter(b), inputs)) for b in batches]
+        return keras.tree.map_structure(lambda *values: np.concatenate(values).astype("float32"), *parts)
+
+
+def units_of(model: keras.Model, x: Any) -> int:
+    """Return how many units a model has, from a forward pass of the first sample.
+
+    Args:
+        model: The model.
+        x: Inputs, as `attribute` takes them.
+
+    Returns:
+        The number of units.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: The inputs do not fit the model.
+    """
+    first = keras.tree.map_structure(lambda array: array[:1], prepared(model, x))
+    return int(_Reader(model).look(first).logits.shape[-1])
+
+
+def prepared(model: keras.Model, x: Any) -> Any:
+    """Return inputs as checked arrays, floats as float32.
+
+    Args:
+        model: The model that takes them.
+        x: Arrays or tensors; for several inputs, a list or dict of them.
+
+    Returns:
+        Arrays, nested as the model takes them.
+
+    Raises:
+        TypeError: They are not arrays.
+        ValueError: They do not fit the model.
+    """
+    if not is_array_like(x):
+        raise TypeError(
+            f"x must be arrays or tensors. Received: {type(x).__name__}. Take some samples out of it first."
+        )
+    # A list of arrays is several inputs; any other list is one input written out.
+    if not isinstance(x, (list, tuple, dict)) or not all(np.ndim(leaf) for leaf in keras.tree.flatten(x)):
+        x = np.asarray(x)
+    arrays = keras.tree.map_structure(np.asarray, x)
+    check_arrays(model, arrays)
+    flat = keras.tree.flatten(arrays)
+    if len({len(array) for array in flat}) > 1:
+        raise ValueError(f"All inputs need the same number of samples. Received: {[len(array) for array in flat]}.")
+    specs = input_specs(model)
+    # Only floats have gradients; where a model declares no inputs, integers too are meant as numbers.
+    declared = ["float32"] * len(flat) if specs is None else [spec.dtype for spec in keras.tree.flatten(specs)]
+    dtypes = ["float32" if keras.backend.is_float_dtype(dtype) else dtype for dtype in declared]
+    flat = [array.astype(dtype) for array, dtype in zip(flat, dtypes, strict=True)]
+    # Nested as declared, because Keras warns of a dict in another order.
+    same_kind = specs is not None and isinstance(specs, dict) == isinstance(arrays, dict)
+    return keras.tree.pack_sequence_as(specs if same_kind else arrays, flat)
+
+
+def _explained(inputs: Any) -> np.ndarray:
+    """Return the input that is explained: the one with most axes, the images where there are any."""
+    return max(keras.tree.flatten(inputs), key=lambda array: array.ndim)
+
+
+def _targets(target: Any, logits: np.ndarray, name: str) -> np.ndarray:
+    """Return the index of the logit to explain, shape `(n,)`."""
+    samples, units = logits.shape
+    if target is None:
+        return logits.argmax(axis=1)  # 0 where there is a single unit
+    targets = np.asarray(target)
+    if targets.dtype.kind not in "iu" or targets.shape not in ((), (samples,)):
+        raise ValueError(
+            f"`target` must be an integer, or one integer per sample, shape ({samples},). "
+            f"Received: shape {targets.shape} of {targets.dtype}."
+        )
+    if targets.min() < 0 or targets.max() >= units:
+        raise ValueError(
+            f"`target` must be between 0 and {units - 1}, the units of model '{name}'. "
+            f"Received: {targets.min()} … {targets.max()}."
+        )
+    return np.broadcast_to(targets.astype("int64"), (samples,)).copy()
