@@ -2,6 +2,8 @@
 
 `attribute` explains one model by any of `METHODS`, `compare` sets a student's maps beside its teacher's. For tables,
 `feature_importance` and `compare_importance` say what matters to the whole model, by shuffling columns.
+
+`faithfulness` measures whether an explanation is true of its model; its measures are functions too.
 """
 
 from kdkeras.explain.attribution import METHODS as METHODS
@@ -21,6 +23,21 @@ from kdkeras.explain.importance import FeatureImportance as FeatureImportance
 from kdkeras.explain.importance import feature_importance as feature_importance
 from kdkeras.explain.importance_comparison import ImportanceComparison as ImportanceComparison
 from kdkeras.explain.importance_comparison import compare_importance as compare_importance
+from kdkeras.explain.measures import Faithfulness as Faithfulness
+from kdkeras.explain.measures import PerturbationCurve as PerturbationCurve
+from kdkeras.explain.measures import Randomisation as Randomisation
+from kdkeras.explain.measures import average_stability as average_stability
+from kdkeras.explain.measures import complexity as complexity
+from kdkeras.explain.measures import deletion as deletion
+from kdkeras.explain.measures import faithfulness as faithfulness
+from kdkeras.explain.measures import infidelity as infidelity
+from kdkeras.explain.measures import insertion as insertion
+from kdkeras.explain.measures import max_sensitivity as max_sensitivity
+from kdkeras.explain.measures import model_randomisation as model_randomisation
+from kdkeras.explain.measures import mu_fidelity as mu_fidelity
+from kdkeras.explain.measures import pointing_game as pointing_game
+from kdkeras.explain.measures import sparseness as sparseness
 from kdkeras.explain.method import Method as Method
 from kdkeras.explain.perturbation import RISE as RISE
 from kdkeras.explain.perturbation import Occlusion as Occlusion
+from kdkeras.explain.summary import Summary as Summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -14,23 +14,10 @@ from kdkeras.explain.attribution import attribute
 from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.method import Method
 from kdkeras.explain.subject import units_of
+from kdkeras.explain.summary import Summary, summarise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-class Summary(NamedTuple):
-    """One measure over all pairs of maps for which it is defined.
-
-    Attributes:
-        mean: Mean; NaN where no pair is left.
-        sd: Standard deviation of the sample (n − 1); NaN for fewer than two pairs.
-        n: Number of pairs.
-    """
-
-    mean: float
-    sd: float
-    n: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +43,7 @@ class ExplanationComparison:
     @property
     def summary(self) -> dict[str, Summary]:
         """The `Summary` of each measure, by name."""
-        return {name: _summary(values[~np.isnan(values)]) for name, values in self.measures.items()}
+        return {name: summarise(values) for name, values in self.measures.items()}
 
     @property
     def teacher_zeros(self) -> int:
@@ -210,12 +197,6 @@ def _measures(student: Explanation, teacher: Explanation, top_k: float) -> dict[
     }
     either_zero = student.zero | teacher.zero
     return {name: np.where(either_zero, np.nan, values) for name, values in measures.items()}
-
-
-def _summary(values: np.ndarray) -> Summary:
-    n = len(values)
-    mean = float(values.mean()) if n else float("nan")
-    return Summary(mean, float(values.std(ddof=1)) if n > 1 else float("nan"), n)
 
 
 def _plain(value: float) -> float | None:

@@ -66,7 +66,7 @@ class Subject:
         self.head = self._answers.extractor.head
         if self.head is None:
             refuse_probabilities(self.predictions, model.name)
-        self.target = _targets(target, self.logits, model.name)
+        self.target = targets_of(target, self.logits, model.name)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -259,8 +259,20 @@ def _explained(inputs: Any) -> np.ndarray:
     return max(keras.tree.flatten(inputs), key=lambda array: array.ndim)
 
 
-def _targets(target: Any, logits: np.ndarray, name: str) -> np.ndarray:
-    """Return the index of the logit to explain, shape `(n,)`."""
+def targets_of(target: Any, logits: np.ndarray, name: str) -> np.ndarray:
+    """Return the index of the logit to explain of each sample.
+
+    Args:
+        target: As `attribute` takes it.
+        logits: Shape `(n, units)`.
+        name: Name of the model, for messages.
+
+    Returns:
+        int64, shape `(n,)`.
+
+    Raises:
+        ValueError: The target is no index of a unit.
+    """
     samples, units = logits.shape
     if target is None:
         return logits.argmax(axis=1)  # 0 where there is a single unit

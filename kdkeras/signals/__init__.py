@@ -9,6 +9,7 @@ from kdkeras.signals.attributions import Attribution as Attribution
 from kdkeras.signals.attributions import Explain as Explain
 from kdkeras.signals.extractor import Extractor as Extractor
 from kdkeras.signals.extractor import called_layers as called_layers
+from kdkeras.signals.prediction import Reader as Reader
 from kdkeras.signals.prediction import predict as predict
 from kdkeras.signals.prediction import predict_logits as predict_logits
 from kdkeras.signals.prediction import predict_with_head as predict_with_head

@@ -73,7 +73,7 @@ def predict_with_head(
         TypeError: `model` is not a Keras model.
         ValueError: As for `predict`.
     """
-    reader = _Reader(model, layers, attributions)
+    reader = Reader(model, layers, attributions)
     outputs = reader.predict(inputs, batch_size=batch_size if is_array_like(inputs) else None, verbose=0)
     outputs = keras.tree.map_structure(lambda value: np.asarray(value, dtype="float32"), outputs)
     if reader.extractor.head is None:
@@ -113,14 +113,40 @@ def predict_logits(model: keras.Model, inputs: Any, *, batch_size: int = 256) ->
     return signals.logits
 
 
-class _Reader(keras.Model):
-    """Gives `Extractor` the batching, compiling and data handling of `keras.Model.predict`."""
+class Reader(keras.Model):
+    """Gives `Extractor` the batching, compiling and data handling of `keras.Model.predict`.
 
-    def __init__(self, model: keras.Model, layers: Sequence[str], attributions: Sequence[Attribution]) -> None:
+    `predict` makes one for every call; to ask a model many times, keep one and call its `predict_on_batch`.
+
+    Args:
+        model: A Keras model.
+        layers: Paths of the layers to tap.
+        attributions: What to explain of the model.
+
+    Attributes:
+        extractor: Reads the model; knows how it ends once the model was run.
+        model: The model.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: A layer does not exist.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras.signals import Reader
+        >>> reader = Reader(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")]))
+        >>> reader.predict_on_batch(np.zeros((2, 4), "float32")).logits.shape, reader.extractor.head
+        ((2, 3), 'softmax')
+    """
+
+    def __init__(
+        self, model: keras.Model, layers: Sequence[str] = (), attributions: Sequence[Attribution] = ()
+    ) -> None:
         super().__init__(name="signals", autocast=False)
         self.extractor = Extractor(model, layers, attributions={str(each): each for each in attributions})
         self.model = model
         self.built = True
 
     def call(self, inputs: Any) -> Signals:
+        """Return the `Signals` of one batch, without training."""
         return self.extractor(inputs, training=False)
