@@ -12,6 +12,7 @@ RESULTS = {
     "student_for_the_phone": "student.tflite: int8",
     "two_workers": "workers trained one student",
     "tree_with_rules": "Most important features",
+    "is_the_explanation_true": "gradient × input",
 }
 
 

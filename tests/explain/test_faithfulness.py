@@ -351,6 +351,29 @@ def test_weights_of_cells_and_nested_models_are_found():
     assert result.layers == ("head", "body/lstm/lstm_cell")
 
 
+def test_what_prepares_the_data_stays_and_statistics_of_batches_do_not():
+    scale, batches = layers.Normalization(), layers.BatchNormalization(name="batches")
+    x = table(50) * np.arange(1, 7) + 3
+    scale.adapt(x)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), scale, layers.Dense(5, name="low"), batches, layers.Dense(2)])
+    batches.set_weights([np.arange(1.0, 6), *[np.arange(5.0)] * 2, np.arange(1.0, 6)])
+    seen = []
+
+    def watch(model, x, target):
+        seen.append((model.layers[0](x), *model.get_layer("batches").get_weights()))
+        return x
+
+    result = explain.model_randomisation(model, x, watch)
+    assert result.layers == (model.layers[-1].name, "low")
+    first, *_, last = seen
+    np.testing.assert_allclose(first[0], scale(x), rtol=1e-6)
+    np.testing.assert_allclose(last[0], scale(x), rtol=1e-6)
+    for before, after in zip(first[1:], last[1:], strict=True):
+        assert (before != after).any()
+        np.testing.assert_array_equal(np.sort(before), np.sort(after))
+
+
 def test_a_model_that_cannot_be_cloned_is_refused():
     class Odd(Subclassed):
         def __init__(self, inner):
@@ -407,16 +430,29 @@ def test_the_record_counts_sums_up_and_prints(report):
     half = 3.182446 * left.std(ddof=1) / 2  # Student's t of 3 degrees of freedom
     np.testing.assert_allclose(summary.interval, [left.mean() - half, left.mean() + half], rtol=1e-6)
     table = whole.table()
-    assert table[0] == ("measure", "mean", "95 % interval", "better", "samples")
-    assert table[1][0], table[1][4] == ("deletion area", "4")
+    assert table[0] == ("measure", "mean", "95 % interval", "better", "random maps", "samples")
+    random = f"{whole.control.measures['deletion'].mean():.3f}"
+    assert (table[1][0], *table[1][-2:]) == ("deletion area", random, "4")
     assert len(table) == 1 + 9
     assert "1 zero everywhere, 1 constant" in str(whole)
-    assert "Grad-CAM of 6 images" not in str(whole)
+    assert str(whole).startswith("Grad-CAM of 6 samples by 'cnn'")
     record = json.loads(json.dumps(whole.to_dict(), allow_nan=False))
     assert record["measures"]["deletion"][0] is None
     assert record["summary"]["deletion"]["n"] == 4
     whole.plot().canvas.draw()
-    assert [axis.get_title()[:8] for axis in whole.plot().axes] == ["Deletion", "Insertio"]
+    axes = whole.plot().axes
+    assert [axis.get_title().split(":")[0] for axis in axes] == ["Deletion", "Insertion"]
+    assert {"random maps", "mean of 4"} < {text.get_text() for text in axes[0].get_legend().get_texts()}
+
+
+def test_the_control_is_what_random_maps_get(report):
+    model, x, explanation, whole = report
+    random = np.random.default_rng(4).random(explanation.maps.shape)
+    alone = explain.faithfulness(model, x, random, explanation.target, steps=6, samples=20, seed=4, control=False)
+    assert alone.control is None
+    for name in ("deletion", "insertion", "mu_fidelity", "infidelity"):
+        np.testing.assert_allclose(whole.control.measures[name], alone.measures[name], rtol=1e-6)
+    assert alone.table()[1][4] == ""
 
 
 def test_a_table_and_a_batch_of_one():

@@ -21,11 +21,12 @@ _WORDS = {"deletion": ("removed", "lower is better"), "insertion": ("revealed", 
 
 
 @plain_text
-def curve_panels(curves: Sequence[PerturbationCurve]) -> Figure:
+def curve_panels(curves: Sequence[PerturbationCurve], controls: Sequence[PerturbationCurve] = ()) -> Figure:
     """Draw one panel per curve: the mean over the samples, with the 95 % confidence interval of the mean.
 
     Args:
         curves: The curves, of one score.
+        controls: Of each the curve of random maps, to be drawn behind it.
 
     Returns:
         A matplotlib `Figure`.
@@ -37,8 +38,8 @@ def curve_panels(curves: Sequence[PerturbationCurve]) -> Figure:
 
     figure = Figure(figsize=(0.7 + 3.3 * len(curves), 2.9), layout="constrained")
     axes = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
-    for axis, curve in zip(axes, curves, strict=True):
-        _draw(axis, curve)
+    for index, (axis, curve) in enumerate(zip(axes, curves, strict=True)):
+        _draw(axis, curve, controls[index] if controls else None)
     probability = curves[0].score == "probability" and all(np.nanmax(curve.scores) <= 1 for curve in curves)
     if probability:
         axes[0].set_ylim(-0.02, 1.02)
@@ -46,7 +47,7 @@ def curve_panels(curves: Sequence[PerturbationCurve]) -> Figure:
     return figure
 
 
-def _draw(axis: Axes, curve: PerturbationCurve) -> None:
+def _draw(axis: Axes, curve: PerturbationCurve, control: PerturbationCurve | None) -> None:
     area = curve.summary
     if not area.n:
         raise ValueError(
@@ -55,6 +56,9 @@ def _draw(axis: Axes, curve: PerturbationCurve) -> None:
     done, better = _WORDS[curve.kind]
     means = np.nanmean(curve.scores, axis=0)
     colour = _COLOURS[curve.kind]
+    if control is not None:
+        random = np.nanmean(control.scores, axis=0)
+        axis.plot(control.share, random, color="0.45", linewidth=1.2, linestyle="--", label="random maps")
     if area.n > 1:
         low, high = np.transpose([summarise(column).interval for column in curve.scores.T])
         axis.fill_between(curve.share, low, high, color=colour, alpha=0.2, linewidth=0, label="95 % interval")

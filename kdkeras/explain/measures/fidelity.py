@@ -76,8 +76,9 @@ def mu_fidelity(
     """
     scores, attributions = question(model, x, explanation, target, batch_size)
     subsets = Subsets(attributions.shape[1:], share=share, grid=grid, seed=seed)
-    pairs = subset_pairs(scores, attributions, subsets, samples=samples, baseline=baseline, score=score)
-    return np.where(is_constant(attributions), np.nan, correlate(*pairs, correlation))
+    drops = subset_drops(scores, subsets, samples=samples, baseline=baseline, score=score)
+    values = correlate(subset_sums(attributions, subsets, samples), drops, correlation)
+    return np.where(is_constant(attributions), np.nan, values)
 
 
 def infidelity(
@@ -152,27 +153,41 @@ def infidelity(
         pairs = _noise_pairs(scores, attributions, samples, sd, score, seed)
     elif perturbation == "subsets":
         subsets = Subsets(attributions.shape[1:], share=share, grid=grid, seed=seed)
-        pairs = subset_pairs(scores, attributions, subsets, samples=samples, baseline=baseline, score=score)
+        drops = subset_drops(scores, subsets, samples=samples, baseline=baseline, score=score)
+        pairs = subset_sums(attributions, subsets, samples), drops
     else:
         raise ValueError(f"`perturbation` must be 'subsets' or 'noise'. Received: perturbation={perturbation!r}.")
     return np.where(is_zero(attributions), np.nan, squared_error(*pairs, rescale=rescale))
 
 
-def subset_pairs(
-    scores: TargetScore, attributions: np.ndarray, subsets: Subsets, *, samples: int, baseline: Any, score: Score
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the attributions say that subsets contribute, and what is lost without them.
+def subset_sums(attributions: np.ndarray, subsets: Subsets, samples: int) -> np.ndarray:
+    """Return what the attributions say that each subset contributes.
+
+    Args:
+        attributions: Shape `(n, ...)`.
+        subsets: The subsets.
+        samples: Number of subsets per sample.
+
+    Returns:
+        float64 `(n, samples)`.
+    """
+    everyone = np.arange(len(attributions))
+    masks = (subsets.draw(everyone, np.full(len(everyone), version)) for version in range(samples))
+    return np.stack([(attributions * mask).reshape(len(everyone), -1).sum(axis=1) for mask in masks], axis=1)
+
+
+def subset_drops(scores: TargetScore, subsets: Subsets, *, samples: int, baseline: Any, score: Score) -> np.ndarray:
+    """Return what is lost of the score without each subset.
 
     Args:
         scores: The model with its samples and targets.
-        attributions: Shape `(n, ...)`.
         subsets: The subsets.
         samples: Number of subsets per sample.
         baseline: What replaces the places of a subset.
         score: Which score is lost.
 
     Returns:
-        Sums of attributions and differences of scores, float64, each `(n, samples)`.
+        float64 `(n, samples)`.
 
     Raises:
         ValueError: `samples` is below 2, or the baseline or the score does not fit.
@@ -180,15 +195,12 @@ def subset_pairs(
     if samples < 2:
         raise ValueError(f"`samples` must be at least 2. Received: samples={samples}.")
     replacement = baseline_of(scores.x, baseline)
-    sums = np.empty((len(attributions), samples))
 
     def make(index: np.ndarray, versions: np.ndarray) -> np.ndarray:
-        gone = subsets.draw(index, versions)
-        sums[index, versions] = (attributions[index] * gone).reshape(len(index), -1).sum(axis=1)
-        return np.where(spread(gone, scores.x), replacement[index], scores.x[index])
+        gone = spread(subsets.draw(index, versions), scores.x)
+        return np.where(gone, replacement[index], scores.x[index])
 
-    without = scores.of_variants(samples, make, score)
-    return sums, scores.of_samples(score)[:, np.newaxis] - without
+    return scores.of_samples(score)[:, np.newaxis] - scores.of_variants(samples, make, score)
 
 
 def correlate(predicted: np.ndarray, happened: np.ndarray, correlation: str) -> np.ndarray:

@@ -44,7 +44,10 @@ class Randomisation:
         """Return the mean similarities as text: a header, then one line per layer, from the top down."""
         rows = zip(self.layers, *self.summary.values(), strict=True)
         header = ("random down to", *(_NAMES[name] for name in self.similarity), "samples")
-        return [header, *((path, *(f"{each.mean:.3f}" for each in row), f"{row[0].n}") for path, *row in rows)]
+        return [
+            header,
+            *((path, *(f"{each.mean:.3f}" for each in row), f"{min(each.n for each in row)}") for path, *row in rows),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the means as plain Python values, ready for JSON: NaN becomes `None`."""
@@ -82,7 +85,8 @@ def model_randomisation(
     fall. All of it happens on a clone; the caller's model is never changed.
 
     Kernels become normal numbers of the same root mean square, so that activations keep their scale; vectors (biases,
-    scales, statistics of BatchNorm) are shuffled. The targets stay those of the trained model.
+    scales, statistics of BatchNorm) are shuffled; what a `Normalization` was adapted to stays. So do the targets: those
+    of the trained model.
 
     Args:
         model: A Keras model with one input, that returns `(batch, units)`. Keras must be able to clone it: a subclassed
@@ -142,6 +146,9 @@ def _clone(model: keras.Model, sample: np.ndarray) -> keras.Model:
         if not clone.built:
             clone(sample, training=False)
         clone.set_weights(model.get_weights())
+        for layer in clone._flatten_layers():
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()  # it computes with what it made of its weights
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             f"Model '{model.name}' cannot be cloned, and the caller's own is never made random. Give it a `get_config` "
@@ -194,7 +201,9 @@ def _paths(model: keras.Model) -> dict[keras.layers.Layer, str]:
 
 
 def _own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """Return the float weights of a layer that are none of its sublayers'."""
+    """Return the float weights of a layer that are none of its sublayers', and were learned: not `adapt`ed."""
+    if isinstance(layer, keras.layers.Normalization):
+        return []
     sublayers = layer._flatten_layers(include_self=False, recursive=False)
     inner = {id(variable) for each in sublayers for variable in each.weights}
     return [each for each in layer.weights if id(each) not in inner and keras.backend.is_float_dtype(each.dtype)]

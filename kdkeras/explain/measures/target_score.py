@@ -51,6 +51,8 @@ class TargetScore:
         self.model = model
         self.x = _one_input(model, x)
         self._batch_size = batch_size
+        if not model.built:
+            model(keras.ops.convert_to_tensor(self.x[:1]), training=False)  # `build` may make the layers that end it
         self._reader = Reader(model)
         batches = [self.x[start : start + batch_size] for start in range(0, len(self.x), batch_size)]
         logits = np.concatenate([self._logits(batch) for batch in batches])

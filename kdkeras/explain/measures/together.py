@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,13 @@ from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.measures.attributions import is_constant, is_zero, question
 from kdkeras.explain.measures.concentration import complexity, sparseness
 from kdkeras.explain.measures.curves import PerturbationCurve, deletion_curve, insertion_curve
-from kdkeras.explain.measures.explainers import Explainer
-from kdkeras.explain.measures.fidelity import correlate, squared_error, subset_pairs
+from kdkeras.explain.measures.explainers import Explainer, explainer_of
+from kdkeras.explain.measures.fidelity import correlate, squared_error, subset_drops, subset_sums
 from kdkeras.explain.measures.pointing import pointing_game
 from kdkeras.explain.measures.randomisation import Randomisation, model_randomisation
 from kdkeras.explain.measures.stability import changes
 from kdkeras.explain.measures.subsets import Subsets
+from kdkeras.explain.measures.target_score import TargetScore
 from kdkeras.explain.summary import Summary, summarise
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class Faithfulness:
         deletion: The deletion curves.
         insertion: The insertion curves.
         randomisation: The `Randomisation`, or `None` where it was not asked for.
+        control: The same of random maps, uniform in [0, 1], for the first four measures: what they are worth where
+            nothing is explained. `None` where it was not asked for.
         zeros: Number of attributions that are zero everywhere: NaN in every measure.
         constants: Number of attributions that are constant but not zero: NaN in what needs an order.
     """
@@ -64,6 +68,7 @@ class Faithfulness:
     deletion: PerturbationCurve = field(repr=False)
     insertion: PerturbationCurve = field(repr=False)
     randomisation: Randomisation | None = field(repr=False)
+    control: Faithfulness | None = field(repr=False)
     zeros: int
     constants: int
 
@@ -74,13 +79,15 @@ class Faithfulness:
 
     def table(self) -> list[tuple[str, ...]]:
         """Return the means as text: a header, then one line per measure."""
-        header = ("measure", "mean", "95 % interval", "better", "samples")
+        header = ("measure", "mean", "95 % interval", "better", "random maps", "samples")
+        controls = {} if self.control is None else self.control.summary
         lines = []
         for name, summary in self.summary.items():
             words, better = _MEASURES[name]
             low, high = summary.interval
             interval = "–" if np.isnan(low) else f"{low:.3f} … {high:.3f}"
-            lines.append((words, "–" if not summary.n else f"{summary.mean:.3f}", interval, better, f"{summary.n}"))
+            chance = _figure(controls[name].mean) if name in controls else ""
+            lines.append((words, _figure(summary.mean), interval, better, chance, f"{summary.n}"))
         return [header, *lines]
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,13 +110,14 @@ class Faithfulness:
             },
             "measures": {name: [_plain(value) for value in values] for name, values in self.measures.items()},
             "randomisation": None if self.randomisation is None else self.randomisation.to_dict(),
+            "control": None if self.control is None else self.control.to_dict(),
         }
 
     def __str__(self) -> str:
         from tabulate import tabulate
 
         header, *lines = self.table()
-        aligned = ("left", "right", "right", "left", "right")
+        aligned = ("left", "right", "right", "left", "right", "right")
         table = tabulate(lines, header, disable_numparse=True, colalign=aligned)
         said = f"attributions: {self.zeros} zero everywhere, {self.constants} constant; left out where undefined"
         more = "" if self.randomisation is None else f"\n\n{self.randomisation}"
@@ -117,6 +125,8 @@ class Faithfulness:
 
     def plot(self) -> Figure:
         """Draw the mean deletion and insertion curves with the 95 % confidence intervals of the means.
+
+        Dashed are those of random maps, where they were measured.
 
         Returns:
             A matplotlib `Figure`, not registered with pyplot.
@@ -126,7 +136,8 @@ class Faithfulness:
         """
         from kdkeras.explain.measures.curve_pictures import curve_panels
 
-        return curve_panels([self.deletion, self.insertion])
+        controls = () if self.control is None else (self.control.deletion, self.control.insertion)
+        return curve_panels([self.deletion, self.insertion], controls)
 
 
 def faithfulness(
@@ -139,6 +150,7 @@ def faithfulness(
     boxes: Sequence[Any] | None = None,
     masks: Any = None,
     randomise: bool = False,
+    control: bool = True,
     baseline: Any = 0.0,
     reveal: Any = None,
     steps: int = 50,
@@ -166,6 +178,8 @@ def faithfulness(
         boxes: Regions for the pointing game, as `pointing_game` takes them.
         masks: Regions for the pointing game, in place of boxes.
         randomise: Whether to add `model_randomisation`, which explains all samples once per layer. Default `False`.
+        control: Whether to measure random maps too, so that there is something to compare with. Default `True`; costs
+            the two curves once more.
         baseline: What replaces a place in deletion and in the subsets, as for `deletion`. 0.
         reveal: What a place is before insertion reveals it, as `baseline` for `insertion`. A blur for images.
         steps: Steps of the curves. 50, as for `deletion`.
@@ -194,44 +208,77 @@ def faithfulness(
         >>> images = np.random.default_rng(0).random((4, 8, 8, 1))
         >>> report = explain.faithfulness(model, images, explain.attribute(model, images), steps=8, samples=20)
         >>> report.table()[0]
-        ('measure', 'mean', '95 % interval', 'better', 'samples')
+        ('measure', 'mean', '95 % interval', 'better', 'random maps', 'samples')
         >>> list(report.measures)[:4]
         ['deletion', 'insertion', 'mu_fidelity', 'infidelity']
     """
     again = explanation if explainer is None and isinstance(explanation, Explanation) else explainer
     if randomise and again is None:
         raise ValueError("`randomise=True` needs an `Explanation` or an `explainer`, to explain again. Pass one.")
+    if again is not None:
+        explainer_of(again, batch_size)  # what cannot explain is refused before the long part
     asked, attributions = question(model, x, explanation, target, batch_size)
-    zero, constant = is_zero(attributions), is_constant(attributions)
-    progress = keras.utils.Progbar(3 + (again is not None) + randomise, verbose=verbose)
-    curve = {"steps": steps, "score": "probability", "seed": seed}
-    deleted = deletion_curve(asked, attributions, baseline=baseline, **curve)
-    progress.add(1)
-    inserted = insertion_curve(asked, attributions, baseline=reveal, **curve)
-    progress.add(1)
+    others = {"sparseness": sparseness(attributions), "complexity": complexity(attributions)}
+    if boxes is not None or masks is not None:
+        others["pointing_game"] = pointing_game(attributions, boxes=boxes, masks=masks)
     subsets = Subsets(attributions.shape[1:], share=share, grid=grid, seed=seed)
-    pairs = subset_pairs(asked, attributions, subsets, samples=samples, baseline=baseline, score="logit")
+    progress = keras.utils.Progbar(2 + control + (again is not None) + randomise, verbose=verbose)
+    drops = subset_drops(asked, subsets, samples=samples, baseline=baseline, score="logit")
     progress.add(1)
-    measures = {
-        "deletion": deleted.area,
-        "insertion": inserted.area,
-        "mu_fidelity": np.where(constant, np.nan, correlate(*pairs, "spearman")),
-        "infidelity": np.where(zero, np.nan, squared_error(*pairs, rescale=True)),
-    }
+    curve = {"steps": steps, "score": "probability", "seed": seed}
+
+    def scored(method: str, attributions: np.ndarray) -> Faithfulness:
+        deleted = deletion_curve(asked, attributions, baseline=baseline, **curve)
+        inserted = insertion_curve(asked, attributions, baseline=reveal, **curve)
+        progress.add(1)
+        sums = subset_sums(attributions, subsets, samples)
+        return _of_scores(method, asked, attributions, (deleted, inserted), sums, drops)
+
+    result = scored(explanation.title if isinstance(explanation, Explanation) else "", attributions)
+    random = scored("random maps", np.random.default_rng(seed).random(attributions.shape)) if control else None
+    measures = dict(result.measures)
     if again is not None:
         moved = changes(model, asked.x, again, asked.target, radius, neighbours, batch_size, seed)
         measures |= {"max_sensitivity": moved.max(axis=1), "average_stability": moved.mean(axis=1)}
         progress.add(1)
-    measures |= {"sparseness": sparseness(attributions), "complexity": complexity(attributions)}
-    if boxes is not None or masks is not None:
-        measures["pointing_game"] = pointing_game(attributions, boxes=boxes, masks=masks)
     randomised = None
     if randomise:
         randomised = model_randomisation(model, asked.x, again, asked.target, batch_size=batch_size, seed=seed)
         progress.add(1)
-    method = explanation.title if isinstance(explanation, Explanation) else ""
-    counts = int(zero.sum()), int((constant & ~zero).sum())
-    return Faithfulness(model.name, method, asked.target, measures, deleted, inserted, randomised, *counts)
+    return dataclasses.replace(result, measures=measures | others, randomisation=randomised, control=random)
+
+
+def _of_scores(
+    method: str,
+    asked: TargetScore,
+    attributions: np.ndarray,
+    curves: tuple[PerturbationCurve, PerturbationCurve],
+    sums: np.ndarray,
+    drops: np.ndarray,
+) -> Faithfulness:
+    """Return what follows from the scores of perturbed samples."""
+    zero, constant = is_zero(attributions), is_constant(attributions)
+    measures = {
+        "deletion": curves[0].area,
+        "insertion": curves[1].area,
+        "mu_fidelity": np.where(constant, np.nan, correlate(sums, drops, "spearman")),
+        "infidelity": np.where(zero, np.nan, squared_error(sums, drops, rescale=True)),
+    }
+    return Faithfulness(
+        asked.model.name,
+        method,
+        asked.target,
+        measures,
+        *curves,
+        randomisation=None,
+        control=None,
+        zeros=int(zero.sum()),
+        constants=int((constant & ~zero).sum()),
+    )
+
+
+def _figure(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3f}"
 
 
 def _plain(value: float) -> float | None:
