@@ -147,14 +147,15 @@ def changes(
         target = explainer.target
     asked = TargetScore(model, x, target, batch_size=batch_size)
     check_floats(asked.x)
-    original = explain(model, asked.x, asked.target).reshape(len(asked.x), -1)
-    everyone = np.arange(len(asked.x))
-    distances = np.empty((len(everyone), samples))
-    for version in range(samples):
-        draws = generators(seed, everyone, np.full(len(everyone), version))
-        moved = asked.x + np.stack([random.uniform(-radius, radius, asked.x.shape[1:]) for random in draws])
-        again = explain(model, moved.astype(asked.x.dtype), asked.target).reshape(len(everyone), -1)
-        distances[:, version] = np.linalg.norm(again - original, axis=1)
-    zero = is_zero(original)
-    size = np.where(zero, np.nan, np.linalg.norm(original, axis=1))
-    return distances / size[:, np.newaxis]
+    original = explain(model, asked.x, asked.target)
+    distances = np.empty(len(asked.x) * samples)
+    together = max(batch_size, len(asked.x))  # few calls, because each may compile, but no more memory than for x
+    for start in range(0, len(distances), together):
+        pairs = np.arange(start, min(start + together, len(distances)))
+        index, versions = np.divmod(pairs, samples)
+        shifts = [random.uniform(-radius, radius, asked.x.shape[1:]) for random in generators(seed, index, versions)]
+        moved = (asked.x[index] + np.stack(shifts)).astype(asked.x.dtype)
+        change = explain(model, moved, asked.target[index]) - original[index]
+        distances[pairs] = np.linalg.norm(change.reshape(len(pairs), -1), axis=1)
+    size = np.linalg.norm(original.reshape(len(original), -1), axis=1)
+    return distances.reshape(-1, samples) / np.where(is_zero(original), np.nan, size)[:, np.newaxis]
