@@ -6,7 +6,6 @@ Run: python examples/is_the_explanation_true.py [--quick] [PICTURE.png]
 import sys
 
 import keras
-import tensorflow as tf
 from keras import layers
 from tabulate import tabulate
 
@@ -28,15 +27,6 @@ network.fit(*data.arrays("train"), epochs=1 if quick else 20, verbose=0)
 print(f"Test accuracy: {network.evaluate(*data.arrays('test'), verbose=0)[1]:.3f}")
 
 
-def gradient_times_input(model, x, target):
-    """What each pixel contributes to the logit, to first order."""
-    x = tf.convert_to_tensor(x)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        score = tf.gather(model(x, training=False), target, batch_dims=1)
-    return (x * tape.gradient(score, x))[..., 0]
-
-
 def ink(model, x, target):
     """The image itself, which knows nothing of the model."""
     return x[..., 0]
@@ -51,9 +41,10 @@ reports = {
     )
     for layer in ("first", "last")
 }
-for name, function in {"gradient × input": gradient_times_input, "the image itself": ink}.items():
-    attributions = function(network, images, predicted)
-    reports[name] = explain.faithfulness(network, images, attributions, explainer=function, **options)
+gradient = explain.attribute(network, images, predicted, "gradient_times_input")
+reports["gradient × input"] = explain.faithfulness(network, images, gradient, **options)
+itself = ink(network, images, predicted)
+reports["the image itself"] = explain.faithfulness(network, images, itself, explainer=ink, **options)
 reports["random maps"] = reports["the image itself"].control
 
 rows = []

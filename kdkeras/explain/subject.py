@@ -9,9 +9,7 @@ import keras
 import numpy as np
 
 from kdkeras.inputs import check_arrays, input_specs, is_array_like
-from kdkeras.signals import Attribution, Explain, Extractor, Signals, refuse_probabilities
-
-_NAME = "attribution"
+from kdkeras.signals import Attribution, Explain, Reader, Signals, refuse_probabilities
 
 
 class Subject:
@@ -54,7 +52,7 @@ class Subject:
         self.model, self.batch_size = model, batch_size
         self.inputs = prepared(model, x)
         self.array = _explained(self.inputs)
-        self._answers = _Reader(model)
+        self._answers = _Asked(model)
         first = self._answers.look(self.rows(0, 1))
         if len(first.logits.shape) != 2:
             raise ValueError(
@@ -135,7 +133,7 @@ class Subject:
         Returns:
             float32, shape `(n, ...)`.
         """
-        return _Reader(self.model, layers=(layer,)).run(self.inputs, None, self.batch_size).features[layer]
+        return _Asked(self.model, layers=(layer,)).run(self.inputs, None, self.batch_size).features[layer]
 
     def _with(self, changed: np.ndarray | None) -> Any:
         if changed is None:
@@ -151,14 +149,15 @@ class _Compiled:
 
     def __init__(self, subject: Subject, attribution: Attribution) -> None:
         self._subject, self._attribution = subject, attribution
-        self._reader = _Reader(subject.model, attribution)
+        self._reader = _Asked(subject.model, attribution)
         self._reader.look(subject.rows(0, 1))  # what is wrong shows here, in plain words
 
     def __call__(self, changed: np.ndarray | None = None) -> np.ndarray:
         """Return the attribution, float32, and refuse what is not finite."""
         subject = self._subject
         with np.errstate(over="ignore", invalid="ignore"):
-            values = self._reader.run(subject._with(changed), subject.target, subject.batch_size).attributions[_NAME]
+            signals = self._reader.run(subject._with(changed), subject.target, subject.batch_size)
+        values = signals.attributions[str(self._attribution)]
         bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
         if bad.any():
             raise ValueError(
@@ -168,19 +167,17 @@ class _Compiled:
         return values
 
 
-class _Reader(keras.Model):
-    """Gives `Extractor` the batching and compiling of `keras.Model.predict`."""
+class _Asked(Reader):
+    """A `Reader` that is told which logit of each sample to explain."""
 
     def __init__(
         self, model: keras.Model, attribution: Attribution | None = None, layers: tuple[str, ...] = ()
     ) -> None:
-        super().__init__(name="explained", autocast=False)
-        self.extractor = Extractor(model, layers, attributions={_NAME: attribution} if attribution else None)
-        self.model = model
-        self.built = True
+        super().__init__(model, layers, [attribution] if attribution else [])
+        self._attribution = str(attribution)
 
     def call(self, inputs: dict[str, Any]) -> Signals:
-        explain = {_NAME: Explain(classes=inputs["target"])} if "target" in inputs else {}
+        explain = {self._attribution: Explain(classes=inputs["target"])} if "target" in inputs else {}
         return self.extractor(inputs["x"], training=False, explain=explain)
 
     def look(self, sample: Any) -> Signals:
@@ -215,7 +212,7 @@ def units_of(model: keras.Model, x: Any) -> int:
         ValueError: The inputs do not fit the model.
     """
     first = keras.tree.map_structure(lambda array: array[:1], prepared(model, x))
-    return int(_Reader(model).look(first).logits.shape[-1])
+    return int(_Asked(model).look(first).logits.shape[-1])
 
 
 def prepared(model: keras.Model, x: Any) -> Any:

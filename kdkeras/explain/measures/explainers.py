@@ -11,15 +11,17 @@ import numpy as np
 from kdkeras.explain.attribution import METHODS, attribute
 from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.measures.attributions import attributions_of, check_fit
+from kdkeras.explain.method import Method
 
 Explainer = Callable[[keras.Model, np.ndarray, np.ndarray], Any]
 
 
-def explainer_of(explainer: str | Explanation | Explainer, batch_size: int) -> Explainer:
+def explainer_of(explainer: str | Method | Explanation | Explainer, batch_size: int) -> Explainer:
     """Return a function from model, samples and targets to attributions of the samples' shape.
 
     Args:
-        explainer: Name of a method of `attribute`; an `Explanation`, for its method and layer; or such a function.
+        explainer: A method of `attribute` or its name; an `Explanation`, for its method (with the settings that are
+            usual) and layer; or such a function.
         batch_size: Samples per pass of `attribute`.
 
     Returns:
@@ -31,7 +33,7 @@ def explainer_of(explainer: str | Explanation | Explainer, batch_size: int) -> E
     """
     if isinstance(explainer, Explanation):
         method, layer = explainer.method, explainer.layer
-    elif isinstance(explainer, str):
+    elif isinstance(explainer, (str, Method)):
         method, layer = explainer, None
     elif callable(explainer):
         return _checked(explainer)
@@ -40,7 +42,7 @@ def explainer_of(explainer: str | Explanation | Explainer, batch_size: int) -> E
             "`explainer` must be the name of a method, an `Explanation`, or a function (model, x, target) -> "
             f"attributions. Received: {type(explainer).__name__}."
         )
-    if method not in METHODS:
+    if isinstance(method, str) and method not in METHODS:
         raise ValueError(f"`explainer` must be one of {', '.join(METHODS)}. Received: explainer={method!r}.")
 
     def by_name(model: keras.Model, x: np.ndarray, target: np.ndarray) -> np.ndarray:

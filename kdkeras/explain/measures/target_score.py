@@ -8,7 +8,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from kdkeras.explain.attribution import prepared, targets_of
+from kdkeras.explain.subject import prepared, targets_of
 from kdkeras.inputs import input_specs
 from kdkeras.labels import refuse_hidden_sigmoid
 from kdkeras.signals import Reader, refuse_probabilities
