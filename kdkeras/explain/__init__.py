@@ -7,6 +7,7 @@
 """
 
 from kdkeras.explain.attribution import METHODS as METHODS
+from kdkeras.explain.attribution import Explainer as Explainer
 from kdkeras.explain.attribution import attribute as attribute
 from kdkeras.explain.class_activation import GradCAM as GradCAM
 from kdkeras.explain.class_activation import GradCAMPlusPlus as GradCAMPlusPlus

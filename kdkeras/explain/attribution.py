@@ -14,7 +14,7 @@ from kdkeras.explain.gradients import GradientTimesInput, IntegratedGradients, S
 from kdkeras.explain.layer_choice import last_map_layer
 from kdkeras.explain.method import Method
 from kdkeras.explain.perturbation import RISE, Occlusion
-from kdkeras.explain.subject import Subject
+from kdkeras.explain.subject import Readers, Subject
 
 _CLASSES = (
     GradCAM,
@@ -89,17 +89,72 @@ def attribute(
         >>> explain.attribute(model, np.ones((4, 8, 8, 1)), method="integrated_gradients").raw.shape
         (4, 8, 8)
     """
-    method = _method(method)
-    if layer is not None and not method.of_layer:
-        raise ValueError(f"'{method.name}' looks at the input, at no layer. Received: layer={layer!r}. Leave it out.")
-    subject = Subject(model, x, target, batch_size=batch_size)
-    if method.of_layer and layer is None:
-        layer = last_map_layer(model, subject.rows(0, 1))
-    raw = method.maps(subject, layer)
-    maps = _scaled(_like_input(raw, subject.array, layer))
-    return Explanation(
-        method.name, method.title, model.name, layer, subject.target, raw, maps, subject.array, subject.predictions
-    )
+    return Explainer(model, method, layer, batch_size=batch_size)(x, target)
+
+
+class Explainer:
+    """`attribute` for many calls: what it compiles for the first is used again.
+
+    Args:
+        model: A Keras model that returns `(batch, units)`.
+        method: A name, or a method with settings of its own.
+        layer: Path of the layer, for methods that look at one; by default as for `attribute`.
+        batch_size: Samples per pass.
+
+    Raises:
+        TypeError: `model` is not a Keras model, or `method` neither a name nor a method.
+        ValueError: The method is not known, or looks at no layer and is given one.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras import explain
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        >>> explainer = explain.Explainer(model, "saliency")
+        >>> [explainer(np.ones((n, 4))).maps.shape for n in (2, 3)]
+        [(2, 4), (3, 4)]
+    """
+
+    def __init__(
+        self, model: keras.Model, method: str | Method = "grad_cam", layer: str | None = None, *, batch_size: int = 32
+    ) -> None:
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"A model must be a `keras.Model`. Received: {model!r} of type {type(model).__name__}.")
+        self.model, self.method, self.layer, self.batch_size = model, _method(method), layer, batch_size
+        if layer is not None and not self.method.of_layer:
+            raise ValueError(
+                f"'{self.method.name}' looks at the input, at no layer. Received: layer={layer!r}. Leave it out."
+            )
+        self._readers = Readers(model)
+
+    def __call__(self, x: Any, target: Any = None) -> Explanation:
+        """Explain samples.
+
+        Args:
+            x: As `attribute` takes them.
+            target: As `attribute` takes it.
+
+        Returns:
+            The `Explanation`.
+
+        Raises:
+            ValueError: The samples or the target do not fit the model, or it has no layer with a feature map.
+        """
+        subject = Subject(self.model, x, target, batch_size=self.batch_size, readers=self._readers)
+        if self.method.of_layer and self.layer is None:
+            self.layer = last_map_layer(self.model, subject.rows(0, 1))
+        raw = self.method.maps(subject, self.layer)
+        maps = _scaled(_like_input(raw, subject.array, self.layer))
+        return Explanation(
+            self.method.name,
+            self.method.title,
+            self.model.name,
+            self.layer,
+            subject.target,
+            raw,
+            maps,
+            subject.array,
+            subject.predictions,
+        )
 
 
 def _method(method: str | Method) -> Method:

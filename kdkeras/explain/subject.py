@@ -12,6 +12,33 @@ from kdkeras.inputs import check_arrays, input_specs, is_array_like
 from kdkeras.signals import Attribution, Explain, Reader, Signals, refuse_probabilities
 
 
+class Readers:
+    """The compiled readers of one model, each made when it is first asked for.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._made: dict[tuple[str, tuple[str, ...]], _Asked] = {}
+
+    def get(self, attribution: Attribution | None = None, layers: tuple[str, ...] = ()) -> _Asked:
+        """Return a reader.
+
+        Args:
+            attribution: What it explains, if anything.
+            layers: The layers whose outputs it returns.
+
+        Returns:
+            The reader.
+        """
+        key = str(attribution), layers
+        if key not in self._made:
+            self._made[key] = _Asked(self._model, attribution, layers)
+        return self._made[key]
+
+
 class Subject:
     """A model with the inputs that are explained of it, and its compiled answers.
 
@@ -20,16 +47,15 @@ class Subject:
         x: Inputs, as `kdkeras.explain.attribute` takes them.
         target: Index of the unit to explain: one integer, one per sample, or `None` for the model's own top class.
         batch_size: Samples per pass.
+        readers: Readers of the model to use again; by default new ones.
 
     Attributes:
         model: The model.
         inputs: The inputs as checked arrays, nested as the model takes them.
         array: The one among them that is explained: the images where there are any.
-        predictions: What the model returns, float32 `(n, units)`.
-        logits: Its logits, same shape.
-        target: Index of the explained logit, shape `(n,)`.
-        head: `"softmax"`, `"sigmoid"`, `"linear"`, or `None` for an unknown final activation.
+        asked: The targets that were asked for, shape `(n,)`, or `None` for the model's own top classes.
         batch_size: Samples per pass.
+        readers: The compiled readers of the model.
 
     Raises:
         TypeError: `model` is not a Keras model, or x is not of arrays.
@@ -44,7 +70,9 @@ class Subject:
         (array([2, 2, 2, 2, 2]), 'softmax')
     """
 
-    def __init__(self, model: keras.Model, x: Any, target: Any = None, *, batch_size: int = 32) -> None:
+    def __init__(
+        self, model: keras.Model, x: Any, target: Any = None, *, batch_size: int = 32, readers: Readers | None = None
+    ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(f"A model must be a `keras.Model`. Received: {model!r} of type {type(model).__name__}.")
         if batch_size < 1:
@@ -52,19 +80,47 @@ class Subject:
         self.model, self.batch_size = model, batch_size
         self.inputs = prepared(model, x)
         self.array = _explained(self.inputs)
-        self._answers = _Asked(model)
-        first = self._answers.look(self.rows(0, 1))
-        if len(first.logits.shape) != 2:
-            raise ValueError(
-                f"An explanation needs a model whose output is (batch, units). Received: model '{model.name}', whose "
-                f"output is {tuple(first.logits.shape)}. Pool it, or explain a model of the part that you want."
-            )
-        signals = self._answers.run(self.inputs, None, batch_size)
-        self.predictions, self.logits = signals.predictions, signals.logits
-        self.head = self._answers.extractor.head
+        self.readers = Readers(model) if readers is None else readers
+        self._answers = self.readers.get()
+        self._answers.look(self.rows(0, 1))
+        self._signals: Signals | None = None
+        units = np.zeros((len(self.array), self._answers.units))
+        self.asked = None if target is None else targets_of(target, units, model.name)
+
+    @property
+    def signals(self) -> Signals:
+        """What the model says of the inputs; asked for once, and not at all where an attribution has told it."""
+        if self._signals is None:
+            self.learn(self._answers.run(self.inputs, None, self.batch_size))
+        return self._signals
+
+    def learn(self, signals: Signals) -> None:
+        """Keep what the model said of the inputs.
+
+        Args:
+            signals: Its signals.
+
+        Raises:
+            ValueError: They are probabilities whose logits are not known.
+        """
         if self.head is None:
-            refuse_probabilities(self.predictions, model.name)
-        self.target = targets_of(target, self.logits, model.name)
+            refuse_probabilities(signals.predictions, self.model.name)
+        self._signals = signals
+
+    @property
+    def head(self) -> str | None:
+        """`"softmax"`, `"sigmoid"`, `"linear"`, or `None` for an unknown final activation."""
+        return self._answers.extractor.head
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """What the model returns, float32 `(n, units)`."""
+        return self.signals.predictions
+
+    @property
+    def target(self) -> np.ndarray:
+        """Index of the explained logit, shape `(n,)`."""
+        return targets_of(None, self.signals.logits, self.model.name) if self.asked is None else self.asked
 
     def __len__(self) -> int:
         return len(self.array)
@@ -133,7 +189,7 @@ class Subject:
         Returns:
             float32, shape `(n, ...)`.
         """
-        return _Asked(self.model, layers=(layer,)).run(self.inputs, None, self.batch_size).features[layer]
+        return self.readers.get(layers=(layer,)).run(self.inputs, None, self.batch_size).features[layer]
 
     def _with(self, changed: np.ndarray | None) -> Any:
         if changed is None:
@@ -149,14 +205,18 @@ class _Compiled:
 
     def __init__(self, subject: Subject, attribution: Attribution) -> None:
         self._subject, self._attribution = subject, attribution
-        self._reader = _Asked(subject.model, attribution)
+        self._reader = subject.readers.get(attribution)
         self._reader.look(subject.rows(0, 1))  # what is wrong shows here, in plain words
 
     def __call__(self, changed: np.ndarray | None = None) -> np.ndarray:
         """Return the attribution, float32, and refuse what is not finite."""
         subject = self._subject
+        # The inputs themselves are explained at the top classes that this very pass finds, unless others are asked for.
+        target = subject.asked if changed is None else subject.target
         with np.errstate(over="ignore", invalid="ignore"):
-            signals = self._reader.run(subject._with(changed), subject.target, subject.batch_size)
+            signals = self._reader.run(subject._with(changed), target, subject.batch_size)
+        if changed is None:
+            subject.learn(signals)
         values = signals.attributions[str(self._attribution)]
         bad = ~np.isfinite(values.reshape(len(values), -1)).all(axis=1)
         if bad.any():
@@ -175,17 +235,29 @@ class _Asked(Reader):
     ) -> None:
         super().__init__(model, layers, [attribution] if attribution else [])
         self._attribution = str(attribution)
+        self._seen: set[Any] = set()  # shapes and dtypes of samples
+        self.units: int | None = None  # known after the first look
 
     def call(self, inputs: dict[str, Any]) -> Signals:
         explain = {self._attribution: Explain(classes=inputs["target"])} if "target" in inputs else {}
         return self.extractor(inputs["x"], training=False, explain=explain)
 
-    def look(self, sample: Any) -> Signals:
-        """Run one sample, not compiled, where messages are not wrapped."""
+    def look(self, sample: Any) -> None:
+        """Run one sample, not compiled, where messages are not wrapped: the first time that its shape is seen."""
+        shapes = tuple((array.shape, array.dtype.name) for array in keras.tree.flatten(sample))
+        if shapes in self._seen:
+            return
         sample = keras.tree.map_structure(keras.ops.convert_to_tensor, sample)
         if not self.model.built:
             self.model(sample, training=False)  # `build` may make layers
-        return self.extractor(sample, training=False)
+        shape = self.extractor(sample, training=False).logits.shape
+        if len(shape) != 2:
+            raise ValueError(
+                f"An explanation needs a model whose output is (batch, units). Received: model '{self.model.name}', "
+                f"whose output is {tuple(shape)}. Pool it, or explain a model of the part that you want."
+            )
+        self.units = int(shape[-1])
+        self._seen.add(shapes)
 
     def run(self, x: Any, target: np.ndarray | None, batch_size: int) -> Signals:
         """Return the `Signals` of all samples as float32 arrays."""
@@ -212,7 +284,9 @@ def units_of(model: keras.Model, x: Any) -> int:
         ValueError: The inputs do not fit the model.
     """
     first = keras.tree.map_structure(lambda array: array[:1], prepared(model, x))
-    return int(_Asked(model).look(first).logits.shape[-1])
+    asked = _Asked(model)
+    asked.look(first)
+    return asked.units
 
 
 def prepared(model: keras.Model, x: Any) -> Any:
