@@ -99,14 +99,3 @@ def shorten(text: str, length: int) -> str:
         'conca…'
     """
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def percent(share: float) -> str:
-    """Return a share as text.
-
-    Example:
-        >>> from kdkeras.trees.drawing import percent
-        >>> percent(0.124), percent(0.001)
-        ('12%', '<1%')
-    """
-    return f"{share:.0%}" if share >= 0.01 else "<1%"

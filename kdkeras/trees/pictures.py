@@ -14,6 +14,8 @@ import numpy as np
 from kdkeras._plain_text import plain_text
 from kdkeras.trees import drawing
 from kdkeras.trees.anatomy import Anatomy, DecisionPath, class_labels, feature_labels
+from kdkeras.trees.pruning import Subtrees, subtrees
+from kdkeras.trees.wording import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +34,7 @@ class _Scene(NamedTuple):
     figure: Figure
     canvas: Axes  # lies below all others and is measured in inches: lines and words
     anatomy: Anatomy
+    below: Subtrees
     features: list[str]
     classes: list[str]
     levels: int  # of splits that the upper part shows
@@ -52,6 +55,7 @@ def plot_tree(
     feature_names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
     max_depth: int | None = None,
+    min_mass: float | None = None,
 ) -> Figure:
     """Draw a tree, and the path of one sample through it.
 
@@ -68,12 +72,14 @@ def plot_tree(
         class_names: One name per class. Default: class numbers.
         max_depth: How many levels of splits the upper part shows, 1…5. Default 4 for images, 3 otherwise, which
             keeps every label legible.
+        min_mass: Share of the training samples below which leaves are merged, see `kdkeras.trees.pruning.subtrees`;
+            merged ones stand where their subtree would begin. The path in the lower part stays whole. Default: none.
 
     Returns:
         A matplotlib `Figure`.
 
     Raises:
-        ValueError: The number of names does not fit, or `max_depth` is out of range.
+        ValueError: The number of names does not fit, or `max_depth` or `min_mass` is out of range.
 
     Example:
         >>> import numpy as np
@@ -91,7 +97,8 @@ def plot_tree(
         max_depth = 4 if drawing.is_image(shape) else 3
     if not 1 <= max_depth <= 5:
         raise ValueError(f"`max_depth` must be in 1…5. Received: {max_depth}. Draw a sample to see a path to its end.")
-    levels = min(max_depth, anatomy.depth)
+    below = subtrees(anatomy, min_mass)
+    levels = min(max_depth, max(_level(node) for node in below.shown()))
     tree_height = _TITLE + levels * _ROW + _OUTCOMES
     height = tree_height + (0 if path is None else _panel_height(shape))
     figure = Figure(figsize=(_WIDTH, height), facecolor="white")
@@ -104,16 +111,21 @@ def plot_tree(
     if not drawing.is_image(shape):
         anatomy = anatomy._replace(filters=anatomy.filters.reshape(len(anatomy.filters), -1))
         sample = None if sample is None else sample.ravel()
-    scene = _Scene(figure, canvas, anatomy, *names, levels, path, height)
+    scene = _Scene(figure, canvas, anatomy, below, *names, levels, path, height)
     _draw_title(scene)
-    for level in range(levels):
-        for position in range(2**level):
+    for node in below.shown():
+        level, position = _level(node), node + 1 - 2 ** _level(node)
+        if level < levels and not below.closed[node]:
             _draw_split(scene, level, position)
-    for position in range(2**levels):
-        _draw_outcome(scene, position)
+        elif level <= levels:
+            _draw_outcome(scene, level, position)
     if path is not None:
         _draw_panel(scene, sample, height - tree_height)
     return figure
+
+
+def _level(node: int) -> int:
+    return (node + 1).bit_length() - 1
 
 
 def _place(scene: _Scene, level: int, position: int) -> tuple[float, float]:
@@ -128,11 +140,14 @@ def _on_path(scene: _Scene, level: int, position: int) -> bool:
 
 def _draw_title(scene: _Scene) -> None:
     depth = scene.anatomy.depth
-    shown = "" if scene.levels == depth else f", first {scene.levels} levels"
-    title = f"Soft decision tree of depth {depth}{shown}"
+    nodes = scene.below.shown()
+    whole = max(_level(node) for node in nodes) == scene.levels  # all that there is to see
+    title = f"Soft decision tree of depth {depth}"
+    title += "" if len(nodes) == len(scene.below.mass) else f", {len(nodes) // 2} of its {2**depth - 1} splits"
+    title += "" if whole else f", first {scene.levels} levels"
     subject = "pixels" if scene.image else "features"
-    lower = "leaves" if scene.levels == depth else "mean leaf below each split"
-    text = f"Splits: blue {subject} lead right, red lead left (each scaled to its own maximum). Bottom row: {lower}. "
+    lower = "leaves" if whole and len(nodes) == len(scene.below.mass) else "leaf, or mean of the leaves below"
+    text = f"Splits: blue {subject} lead right, red lead left (each scaled to its own maximum). Bars: {lower}. "
     text += "Percentages: running share of the training samples."
     scene.canvas.text(_MARGIN, scene.height - 0.36, title, fontsize=14, weight="bold", color=drawing.INK)
     scene.canvas.text(_MARGIN, scene.height - 0.64, text, fontsize=9, color=drawing.INK)
@@ -151,7 +166,7 @@ def _draw_split(scene: _Scene, level: int, position: int) -> None:
         drawing.draw_signed(axes, scene.anatomy.filters[node], accent=accent)
     else:
         drawing.draw_features(axes, scene.anatomy.filters[node], scene.features, accent=accent)
-    text = f"{node} · {drawing.percent(scene.anatomy.node_mass[node])}"
+    text = f"{node} · {percent(scene.below.mass[node])}"
     axes.set_title(text if slot < 1.2 else f"split {text}", fontsize=drawing.SMALL, color=drawing.INK, pad=3)
 
 
@@ -159,9 +174,10 @@ def _draw_edge(scene: _Scene, level: int, position: int, turn: int) -> None:
     """Draw the line to one child, behind the pictures, with the probability of the turn where the path takes it."""
     x, y = _place(scene, level, position)
     child_x, child_y = _place(scene, level + 1, 2 * position + turn)
-    mass = _masses(scene.anatomy, level + 1)[2 * position + turn]
+    child = 2 ** (level + 1) - 1 + 2 * position + turn
+    mass = scene.below.mass[child]
     accent = _on_path(scene, level + 1, 2 * position + turn)
-    outcome = level + 1 == scene.levels
+    outcome = level + 1 == scene.levels or scene.below.closed[child]
     top, bottom = y - _NODE / 2, child_y + (_LEAF / 2 + 0.1 if outcome else _NODE / 2) + _CAPTION
     colour = drawing.ACCENT if accent else drawing.QUIET
     scene.canvas.plot([x, child_x], [top, bottom], color=colour, linewidth=0.6 + 5 * mass, zorder=2 if accent else 1)
@@ -174,32 +190,19 @@ def _draw_edge(scene: _Scene, level: int, position: int, turn: int) -> None:
         )
 
 
-def _draw_outcome(scene: _Scene, position: int) -> None:
-    x, y = _place(scene, scene.levels, position)
-    slot = (_WIDTH - 2 * _MARGIN) / 2**scene.levels
-    distribution = _mean_leaves(scene.anatomy, scene.levels)[position]
-    accent = _on_path(scene, scene.levels, position)
+def _draw_outcome(scene: _Scene, level: int, position: int) -> None:
+    x, y = _place(scene, level, position)
+    node = 2**level - 1 + position
+    slot = (_WIDTH - 2 * _MARGIN) / 2**level
+    distribution = scene.below.values[node]
+    accent = _on_path(scene, level, position)
     axes = drawing.axes_at(scene.figure, x, y + 0.1, min(0.85 * slot, 1.4), _LEAF)
     drawing.draw_distribution(axes, distribution, accent=accent)
     best = int(distribution.argmax())
     name = drawing.shorten(scene.classes[best], max(4, int(slot * 11)))
     axes.set_title(name, fontsize=drawing.SMALL + 1, color=drawing.INK, pad=3, weight="bold")
-    share = drawing.percent(_masses(scene.anatomy, scene.levels)[position])
-    label = f"p {distribution[best]:.2f}" + (f" · {share}" if slot > 0.8 else "")
+    label = f"p {distribution[best]:.2f}" + (f" · {percent(scene.below.mass[node])}" if slot > 0.8 else "")
     axes.set_xlabel(label, fontsize=drawing.SMALL - 0.5, color=drawing.INK, labelpad=3)
-
-
-def _masses(anatomy: Anatomy, level: int) -> np.ndarray:
-    if level == anatomy.depth:
-        return anatomy.leaf_mass
-    return anatomy.node_mass[2**level - 1 : 2 ** (level + 1) - 1]
-
-
-def _mean_leaves(anatomy: Anatomy, level: int) -> np.ndarray:
-    """Return the mean leaf distribution below every node of a level, weighted by mass: (2^level, classes)."""
-    weights = (anatomy.leaf_mass + 1e-9).reshape(2**level, -1, 1)
-    leaves = anatomy.leaves.reshape(2**level, weights.shape[1], -1)
-    return (weights * leaves).sum(axis=1) / weights.sum(axis=1)
 
 
 def _panel_height(shape: tuple[int, ...]) -> float:

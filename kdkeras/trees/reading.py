@@ -10,6 +10,8 @@ from keras import ops
 
 from kdkeras.trees import checks, pictures, routing, rules
 from kdkeras.trees.anatomy import Anatomy, DecisionPath, importances
+from kdkeras.trees.dot import dot_source
+from kdkeras.trees.rule_list import Rule, list_rules
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,6 +94,7 @@ class Readable:
         feature_names: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
         max_features: int = 3,
+        min_mass: float | None = None,
     ) -> str:
         """Return the splits and leaves as indented text; see `kdkeras.trees.rules.export_text`.
 
@@ -99,15 +102,91 @@ class Readable:
             feature_names: One name per flattened feature. Default: positions, "x[0]".
             class_names: One name per class. Default: class numbers.
             max_features: How many features a split shows. Default 3, which fit on a line.
+            min_mass: Prune the text: from the leaves upwards, sibling leaves become one if they name the same class,
+                or if less than this share of the training samples reaches the lighter one and their mean keeps the
+                heavier one's class; see `kdkeras.trees.pruning.subtrees`. The tree itself and its predictions stay
+                whole. 0 merges only leaves of one class. Default: None, nothing is merged.
 
         Returns:
             Text of one line per branch.
 
         Raises:
-            ValueError: The tree is not built, the number of names does not fit, or `max_features` is below 1.
+            ValueError: The tree is not built, the number of names does not fit, `max_features` is below 1, or
+                `min_mass` is not in 0…1.
         """
         names = {"feature_names": feature_names, "class_names": class_names}
-        return rules.export_text(self.anatomy(), **names, max_features=max_features)
+        return rules.export_text(self.anatomy(), **names, max_features=max_features, min_mass=min_mass)
+
+    def to_rules(
+        self,
+        feature_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | None = None,
+        max_features: int = 3,
+        min_mass: float | None = None,
+    ) -> list[Rule]:
+        """Return the tree as its greedy path reads it, one rule per leaf; see `kdkeras.trees.rule_list.list_rules`.
+
+        Exactly one rule holds for each sample; without merging, its class is that of `predict(x, mode="greedy")`.
+
+        Args:
+            feature_names: One name per flattened feature. Default: positions, "x[0]".
+            class_names: One name per class. Default: class numbers.
+            max_features: How many features of each condition the text shows. Default 3.
+            min_mass: Share of the training samples below which leaves are merged, as in `export_text`. Default: none.
+
+        Returns:
+            A list of `kdkeras.trees.Rule` from the leftmost leaf to the rightmost.
+
+        Raises:
+            ValueError: As in `export_text`.
+
+        Example:
+            >>> from kdkeras.trees import SoftDecisionTree
+            >>> tree = SoftDecisionTree(depth=3, num_classes=2)
+            >>> tree.build((None, 4))
+            >>> [len(rule.conditions) for rule in tree.to_rules()]
+            [3, 3, 3, 3, 3, 3, 3, 3]
+        """
+        names = {"feature_names": feature_names, "class_names": class_names}
+        return list_rules(self.anatomy(), **names, max_features=max_features, min_mass=min_mass)
+
+    def to_graphviz(
+        self,
+        sample: Any = None,
+        *,
+        feature_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | None = None,
+        max_features: int = 3,
+        min_mass: float | None = None,
+    ) -> str:
+        """Return the tree as DOT source text, which Graphviz draws; see `kdkeras.trees.dot.dot_source`.
+
+        Graphviz is not needed to make the text.
+
+        Args:
+            sample: One sample, shape `sample_shape`, whose path to its best leaf is marked. Default: none.
+            feature_names: One name per flattened feature. Default: positions, "x[0]".
+            class_names: One name per class. Default: class numbers.
+            max_features: How many features a split shows. Default 3.
+            min_mass: Share of the training samples below which leaves are merged, as in `export_text`. Default: none.
+
+        Returns:
+            Source text; written to tree.dot, `dot -Tsvg tree.dot -o tree.svg` draws it.
+
+        Raises:
+            TypeError: The sample is not numbers.
+            ValueError: As in `export_text`, or the sample does not fit the tree.
+
+        Example:
+            >>> from kdkeras.trees import SoftDecisionTree
+            >>> tree = SoftDecisionTree(depth=3, num_classes=2)
+            >>> tree.build((None, 4))
+            >>> tree.to_graphviz().count("->")
+            14
+        """
+        names = {"feature_names": feature_names, "class_names": class_names}
+        path = None if sample is None else self.decision_path(self._one_sample(sample, "sample")[None])
+        return dot_source(self.anatomy(), path=path, **names, max_features=max_features, min_mass=min_mass)
 
     def plot(
         self,
@@ -116,6 +195,7 @@ class Readable:
         feature_names: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
         max_depth: int | None = None,
+        min_mass: float | None = None,
     ) -> Figure:
         """Draw the tree, and the path of one sample through it; see `kdkeras.trees.pictures.plot_tree`.
 
@@ -124,17 +204,22 @@ class Readable:
             feature_names: One name per flattened feature, for samples that are no images.
             class_names: One name per class.
             max_depth: How many levels of splits the upper part shows. Default: 4 for images, 3 otherwise.
+            min_mass: Share of the training samples below which leaves are merged, as in `export_text`; the lower
+                part shows the sample's whole path all the same. Default: none.
 
         Returns:
             A matplotlib `Figure`; `figure.savefig("tree.png")` writes it.
 
         Raises:
-            ValueError: The tree is not built, the sample does not fit it, or names or `max_depth` do not.
+            ValueError: The tree is not built, the sample does not fit it, or names, `max_depth` or `min_mass` do not.
         """
         anatomy = self.anatomy()
         path = None
         if sample is not None:
-            sample = checks.check_samples(np.asarray(sample)[None], self.sample_shape, "sample")[0]
+            sample = self._one_sample(sample, "sample")
             path = self.decision_path(sample[None])
         names = {"feature_names": feature_names, "class_names": class_names}
-        return pictures.plot_tree(anatomy, sample=sample, path=path, **names, max_depth=max_depth)
+        return pictures.plot_tree(anatomy, sample=sample, path=path, **names, max_depth=max_depth, min_mass=min_mass)
+
+    def _one_sample(self, sample: Any, name: str) -> np.ndarray:
+        return checks.check_samples(np.asarray(sample)[None], self.sample_shape, name)[0]
