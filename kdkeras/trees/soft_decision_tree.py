@@ -12,7 +12,7 @@ from keras import ops
 
 from kdkeras.inputs import is_array_like
 from kdkeras.trees import checks, objectives, routing
-from kdkeras.trees.reading import Readable
+from kdkeras.trees.reasons import Answerable
 from kdkeras.trees.transfer import teacher_targets
 
 EPOCHS = 80  # from cross-validation on digits, between 40 and 100
@@ -20,7 +20,7 @@ LEARNING_RATE = 0.02  # from cross-validation on digits, between 0.01 and 0.05
 
 
 @keras.saving.register_keras_serializable(package="kdkeras")
-class SoftDecisionTree(Readable, keras.Model):
+class SoftDecisionTree(Answerable, keras.Model):
     """A decision tree that is trained by gradient descent and explains each prediction by one path.
 
     Every split i weighs all features and sends a sample right with probability p_i = σ(β(x·w_i + b_i)); every leaf ℓ
