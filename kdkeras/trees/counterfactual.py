@@ -264,7 +264,8 @@ def _answer(
         lines.append(f"    and {others} more {'feature' if others == 1 else 'features'}, each by less")
     lines.append(f"The best leaf is then leaf {leaf}: class {classes[best]}, probability {distribution[best]:.2f}.")
     lines.append(f"All leaves together: class {classes[likeliest]}, probability {found.mixture[likeliest]:.2f}.")
-    lines.append(f"No change shorter than {found.bound:.3g} does it.")
+    known = f"No change shorter than {found.bound:.3g} does it."
+    lines.append(known if found.bound else "How much shorter a change could do it is not known.")
     return Counterfactual(
         True,
         found.sample,
