@@ -12,7 +12,7 @@ from kdkeras.trees.anatomy import Anatomy, DecisionPath, class_labels, feature_l
 from kdkeras.trees.leaf_regions import Surroundings, nearest_flip
 from kdkeras.trees.wording import heaviest
 
-_RETRIES = (1, 10, 100)  # times the margin, where rounding in the tree's own precision undoes the flip
+_RETRIES = (1, 10, 100, 1000)  # times the margin, where rounding in the tree's own precision undoes the flip
 
 
 class Counterfactual(NamedTuple):

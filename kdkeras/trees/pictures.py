@@ -14,7 +14,7 @@ import numpy as np
 from kdkeras._plain_text import plain_text
 from kdkeras.trees import drawing
 from kdkeras.trees.anatomy import Anatomy, DecisionPath, class_labels, feature_labels
-from kdkeras.trees.pruning import Subtrees, subtrees
+from kdkeras.trees.pruning import Subtrees, level_of, subtrees
 from kdkeras.trees.wording import percent
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def plot_tree(
     if not 1 <= max_depth <= 5:
         raise ValueError(f"`max_depth` must be in 1…5. Received: {max_depth}. Draw a sample to see a path to its end.")
     below = subtrees(anatomy, min_mass)
-    levels = min(max_depth, max(_level(node) for node in below.shown()))
+    levels = min(max_depth, max(level_of(node) for node in below.shown()))
     tree_height = _TITLE + levels * _ROW + _OUTCOMES
     height = tree_height + (0 if path is None else _panel_height(shape))
     figure = Figure(figsize=(_WIDTH, height), facecolor="white")
@@ -114,7 +114,7 @@ def plot_tree(
     scene = _Scene(figure, canvas, anatomy, below, *names, levels, path, height)
     _draw_title(scene)
     for node in below.shown():
-        level, position = _level(node), node + 1 - 2 ** _level(node)
+        level, position = level_of(node), node + 1 - 2 ** level_of(node)
         if level < levels and not below.closed[node]:
             _draw_split(scene, level, position)
         elif level <= levels:
@@ -122,10 +122,6 @@ def plot_tree(
     if path is not None:
         _draw_panel(scene, sample, height - tree_height)
     return figure
-
-
-def _level(node: int) -> int:
-    return (node + 1).bit_length() - 1
 
 
 def _place(scene: _Scene, level: int, position: int) -> tuple[float, float]:
@@ -141,7 +137,7 @@ def _on_path(scene: _Scene, level: int, position: int) -> bool:
 def _draw_title(scene: _Scene) -> None:
     depth = scene.anatomy.depth
     nodes = scene.below.shown()
-    whole = max(_level(node) for node in nodes) == scene.levels  # all that there is to see
+    whole = max(level_of(node) for node in nodes) == scene.levels  # all that there is to see
     title = f"Soft decision tree of depth {depth}"
     title += "" if len(nodes) == len(scene.below.mass) else f", {len(nodes) // 2} of its {2**depth - 1} splits"
     title += "" if whole else f", first {scene.levels} levels"

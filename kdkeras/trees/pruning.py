@@ -12,6 +12,11 @@ import numpy as np
 from kdkeras.trees.anatomy import Anatomy
 
 
+def level_of(node: int) -> int:
+    """Return the level of a node in heap order: 0 for the root, then 1, 1, 2, 2, 2, 2 and so on."""
+    return (node + 1).bit_length() - 1
+
+
 class Subtrees(NamedTuple):
     """Every subtree of a tree as if it were one leaf. Splits and leaves stand in one row, numbered like a heap.
 
@@ -35,7 +40,7 @@ class Subtrees(NamedTuple):
 
     def leaves_below(self, node: int) -> tuple[int, int]:
         """Return the first and the last leaf below a node, which for a leaf are the leaf itself."""
-        level = (node + 1).bit_length() - 1
+        level = level_of(node)
         width = 2 ** (self.depth - level)
         first = (node + 1 - 2**level) * width
         return first, first + width - 1

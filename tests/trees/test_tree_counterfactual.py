@@ -175,6 +175,23 @@ def test_the_nearest_point_meets_the_conditions_of_an_optimum():
     assert nearest_point(np.zeros((1, 2)), np.ones(1), low[:2], high[:2]).bound == np.inf
 
 
+@pytest.fixture
+def in_bfloat16():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    yield _hand_set([[3.0], [4.0]], [-5.0], [0, 1])
+    keras.config.set_dtype_policy("float32")
+
+
+def test_the_tree_itself_has_the_last_word(in_bfloat16):
+    x = np.array([0.6286511, -0.6605243], "float32")
+    answer = in_bfloat16.counterfactual(x, margin=MARGIN)
+    assert _best_class(in_bfloat16, answer.sample) == answer.class_index == 1
+    # At this margin bfloat16 rounds the score back over the edge: a greater one was needed, and the distance tells.
+    distance = (5 - x @ [3.0, 4.0]) / 5
+    assert answer.distance > distance + 5 * MARGIN / 5
+    assert answer.lower_bound == pytest.approx(distance, abs=1e-5)
+
+
 def test_saving_keeps_the_answer(trained, tmp_path):
     tree, x = trained
     tree.save(tmp_path / "tree.keras")
