@@ -1,4 +1,4 @@
-"""A soft decision tree on breast_cancer: distilled from a network, read as rules, and one decision explained.
+"""A soft decision tree on breast_cancer: distilled from a network, read as rules, one decision explained and undone.
 
 Run: python examples/tree_with_rules.py [--quick]
 """
@@ -32,10 +32,13 @@ tree.distill(teacher, data.x_train, epochs=epochs, verbose=0)
 
 print(kdkeras.evaluate.compare(teacher, {"tree": tree}, data.arrays("test"), latency=False))
 print()
-print(tree.export_text(feature_names=data.feature_names, class_names=data.class_names))
+names = {"feature_names": data.feature_names, "class_names": data.class_names}
+print(tree.export_text(**names))
 
-path = tree.decision_path(data.x_test[:1])
-print("\nThe first test sample ends in leaf", int(path.leaf[0]), "by the splits", path.nodes[0].tolist())
+print("\nThe first test sample, split by split:")
+print(tree.explain_sample(data.x_test[0], **names))
+print("\nWhat would undo that:")
+print(tree.counterfactual(data.x_test[0], **names))
 print("Most important features:")
 for index in tree.feature_importances_.argsort()[::-1][:5]:
     print(f"  {data.feature_names[index]:<24}{tree.feature_importances_[index]:.3f}")
