@@ -262,3 +262,33 @@ def layer_cam(features: Any, gradients: Any) -> Any:
         Jiang et al.: LayerCAM: Exploring Hierarchical Class Activation Maps for Localization, 2021.
     """
     return ops.relu(ops.sum(ops.relu(gradients) * features, axis=-1))
+
+
+def scaled_dot_products(first: Any, second: Any, heads: int | None = None) -> Any:
+    """Return `first · secondᵀ / √d` between the positions of a sequence, head by head: of queries and keys, attention.
+
+    Args:
+        first: Queries, keys or values, shape `(batch, length, heads, d)`, or `(batch, length, width)` where `heads`
+            says how to split them.
+        second: The same or others of them. Where there are fewer heads (grouped queries), each serves several.
+        heads: Relation heads: all heads put together and split again; `None` for the model's own.
+
+    Returns:
+        Scores, shape `(batch, heads, length, length)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.ops import scaled_dot_products
+        >>> np.asarray(scaled_dot_products(np.ones((1, 2, 1, 4)), np.ones((1, 2, 1, 4)))).tolist()
+        [[[[2.0, 2.0], [2.0, 2.0]]]]
+    """
+    if len(second.shape) == 4 and first.shape[2] != second.shape[2]:
+        second = ops.repeat(second, first.shape[2] // second.shape[2], axis=2)  # as `GroupQueryAttention` does
+    if heads is not None:
+        first, second = (_split(values, heads) for values in (first, second))
+    return ops.einsum("bthd,bshd->bhts", first, second) * first.shape[-1] ** -0.5
+
+
+def _split(values: Any, heads: int) -> Any:
+    batch, length = ops.shape(values)[:2]
+    return ops.reshape(values, (batch, length, heads, math.prod(values.shape[2:]) // heads))

@@ -13,6 +13,7 @@ RESULTS = {
     "two_workers": "workers trained one student",
     "tree_with_rules": "Most important features",
     "is_the_explanation_true": "gradient × input",
+    "ways_to_look": "Integrated gradients",
 }
 
 

@@ -41,4 +41,6 @@ from kdkeras.explain.measures import sparseness as sparseness
 from kdkeras.explain.method import Method as Method
 from kdkeras.explain.perturbation import RISE as RISE
 from kdkeras.explain.perturbation import Occlusion as Occlusion
+from kdkeras.explain.pictures import method_grid as method_grid
+from kdkeras.explain.rollout import AttentionRollout as AttentionRollout
 from kdkeras.explain.summary import Summary as Summary

@@ -14,6 +14,7 @@ from kdkeras.explain.gradients import GradientTimesInput, IntegratedGradients, S
 from kdkeras.explain.layer_choice import last_map_layer
 from kdkeras.explain.method import Method
 from kdkeras.explain.perturbation import RISE, Occlusion
+from kdkeras.explain.rollout import AttentionRollout
 from kdkeras.explain.subject import Readers, Subject
 
 _CLASSES = (
@@ -27,6 +28,7 @@ _CLASSES = (
     IntegratedGradients,
     Occlusion,
     RISE,
+    AttentionRollout,
 )
 METHODS = {each.name: each for each in _CLASSES}
 
@@ -56,7 +58,8 @@ def attribute(
     | `"gradient_times_input"` | the same | yes | 1, and a gradient |
     | `"integrated_gradients"` | the same | yes | 32, and gradients |
     | `"occlusion"` | nothing | yes | one per window, feature or position |
-    | `"rise"` | nothing | no | 500 |
+    | `"rise"` | nothing | yes | 500 |
+    | `"attention_rollout"` | a transformer; the same map for every target | no | 1 |
 
     Args:
         model: A Keras model that returns `(batch, units)`.
@@ -146,7 +149,6 @@ class Explainer:
         maps = _scaled(_like_input(raw, subject.array, self.layer))
         return Explanation(
             self.method.name,
-            self.method.title,
             self.model.name,
             self.layer,
             subject.target,
@@ -154,6 +156,7 @@ class Explainer:
             maps,
             subject.array,
             subject.predictions,
+            self.method,
         )
 
 
@@ -169,7 +172,7 @@ def _method(method: str | Method) -> Method:
 
 def _like_input(raw: np.ndarray, x: np.ndarray, layer: str | None) -> np.ndarray:
     """Return maps with the positions of the input."""
-    if layer is None:
+    if raw.shape == (x.shape[:3] if x.ndim == 4 else x.shape):
         return raw
     if x.ndim == 4:
         return _resized(raw if raw.ndim == 3 else _as_grid(raw, layer), x.shape[1:3])
@@ -182,16 +185,17 @@ def _like_input(raw: np.ndarray, x: np.ndarray, layer: str | None) -> np.ndarray
     return np.broadcast_to(along.reshape(*along.shape, *[1] * (x.ndim - 2)), x.shape).copy()
 
 
-def _as_grid(raw: np.ndarray, layer: str) -> np.ndarray:
+def _as_grid(raw: np.ndarray, layer: str | None) -> np.ndarray:
     """Return the tokens of a vision transformer as the square that they were cut from; a class token is left out."""
     length = raw.shape[1]
     for tokens in (length, length - 1):
         side = math.isqrt(tokens)
         if side * side == tokens and side > 1:
             return raw[:, length - tokens :].reshape(-1, side, side)
+    where = f"layer '{layer}'" if layer else "the attention"
     raise ValueError(
-        f"The tokens of layer '{layer}' must make up a square, with or without a class token before them. Received: "
-        f"{length} tokens. Choose a layer with height and width, or a method of the input."
+        f"The tokens of {where} must make up a square, with or without a class token before them. Received: {length} "
+        "tokens. Choose a layer with height and width, or a method of the input."
     )
 
 

@@ -136,7 +136,7 @@ class ScoreCAM(Method):
 
     def maps(self, subject: Subject, layer: str | None) -> np.ndarray:
         """Return the maps at the layer's positions, at least 0."""
-        features, images = subject.features(layer), subject.array
+        features, images = subject.tapped(layer).features[layer], subject.array
         if features.ndim != 4 or images.ndim != 4:
             raise ValueError(
                 "`ScoreCAM` needs images and a layer of shape (batch, height, width, channels). Received: inputs "

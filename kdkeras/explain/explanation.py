@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdkeras.explain.method import Method
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -18,7 +20,6 @@ class Explanation:
 
     Attributes:
         method: Name of the method, such as `"grad_cam"`.
-        title: The method's usual name, such as "Grad-CAM".
         model: Name of the model.
         layer: Path of the layer whose output was used; `None` for methods that look at the input.
         target: Index of the unit that each map explains, shape `(n,)`.
@@ -29,10 +30,10 @@ class Explanation:
             `(n, height, width)` for images, that of the inputs otherwise. To be looked at and compared.
         inputs: What was explained, shape `(n, ...)`.
         predictions: What the model returned for it, shape `(n, units)`.
+        how: The method with its settings.
     """
 
     method: str
-    title: str
     model: str
     layer: str | None
     target: np.ndarray
@@ -40,6 +41,12 @@ class Explanation:
     maps: np.ndarray = field(repr=False)
     inputs: np.ndarray = field(repr=False)
     predictions: np.ndarray = field(repr=False)
+    how: Method = field(repr=False)
+
+    @property
+    def title(self) -> str:
+        """The method's usual name, such as "Grad-CAM"."""
+        return self.how.title
 
     @property
     def zero(self) -> np.ndarray:

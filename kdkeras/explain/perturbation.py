@@ -78,10 +78,12 @@ class Occlusion(Method):
 
 
 class RISE(Method):
-    """The mean of random masks, each weighed by the target's probability when the input is seen through it.
+    """By how much the target's probability is above its mean when a place is seen: a mean of random masks.
 
+    Each mask is weighed by the probability when the input is seen through it, less the mean of these probabilities;
+    the mean is divided by the share that is kept. The paper subtracts nothing, which adds the same number everywhere.
     Masks of images are coarse random grids, enlarged with a random shift; those of tables and sequences hide each
-    value by itself. What is hidden is 0. The mean is divided by the share that is kept, as in the paper.
+    value by itself. What is hidden is 0.
 
     Args:
         masks: Number of masks; each costs a forward pass. Default 500; the paper has 4,000 to 8,000 for ImageNet, and
@@ -114,16 +116,20 @@ class RISE(Method):
         self.masks, self.cells, self.keep, self.seed = masks, cells, keep, seed
 
     def maps(self, subject: Subject, layer: str | None) -> np.ndarray:
-        """Return the maps; of probabilities they are at least 0."""
+        """Return the maps, with sign."""
         x, random = subject.array, np.random.default_rng(self.seed)
         images = x.ndim == 4
         total = np.zeros(x.shape[:3] if images else x.shape, "float64")
+        scores, seen_at_all = np.zeros(len(x)), np.zeros(total.shape[1:])
         for _ in range(self.masks):
             mask = self._grid(x.shape[1:3], random) if images else random.random(x.shape[1:]) < self.keep
             seen = (x * (mask[..., None] if images else mask)).astype(x.dtype)
             score = subject.scores(seen, probability=True)
-            total += score.reshape(-1, *[1] * (total.ndim - 1)) * mask
-        return (total / (self.masks * self.keep)).astype("float32")
+            total += np.multiply.outer(score, mask)
+            scores += score
+            seen_at_all += mask
+        mean = np.multiply.outer(scores / self.masks, seen_at_all)
+        return ((total - mean) / (self.masks * self.keep)).astype("float32")
 
     def _grid(self, sides: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
         """Return a mask in [0, 1] of the size of the images."""

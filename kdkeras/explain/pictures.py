@@ -49,11 +49,13 @@ def overlay_grid(
     if n < 1:
         raise ValueError(f"`n` must be at least 1. Received: n={n}.")
     first = rows[0][1]
+    has_sign = any(explanation.has_sign for _, explanation in rows)  # one scale of colours for all
+    titles = {explanation.title for _, explanation in rows}
     columns = min(n, len(first.inputs))
     figure = Figure(figsize=(1.35 * columns + 2.3, 1.7 * (len(rows) + 1) + 0.4), layout="constrained")
     axes = figure.subplots(len(rows) + 1, columns, squeeze=False)
     what = "output" if _is_single(first) else "class above each image"
-    figure.suptitle(f"{first.title} of the {what}", fontsize=11)
+    figure.suptitle(f"{first.title if len(titles) == 1 else 'Explanations'} of the {what}", fontsize=11)
     pictures = displayable(first.inputs[:columns])
     _label(axes[0, 0], "Image")
     for column, picture in enumerate(pictures):
@@ -64,7 +66,7 @@ def overlay_grid(
         lines = [title, model, _shortened(explanation.layer or "")]
         _label(axes[row, 0], "\n".join(line for line in lines if line))
         for column, picture in enumerate(pictures):
-            _draw_map(axes[row, column], picture, explanation, column, class_names)
+            _draw_map(axes[row, column], picture, explanation, column, class_names, has_sign=has_sign)
     for column, note in enumerate(notes[:columns]):
         axes[-1, column].annotate(
             note,
@@ -76,8 +78,45 @@ def overlay_grid(
             va="top",
             fontsize=9,
         )
-    _colour_bar(figure, axes, has_sign=any(explanation.has_sign for _, explanation in rows))
+    _colour_bar(figure, axes, has_sign=has_sign)
     return figure
+
+
+def method_grid(explanations: Sequence[Explanation], n: int = 6, *, class_names: Sequence[str] = ()) -> Figure:
+    """Draw several explanations of the same images, one row each.
+
+    Args:
+        explanations: Of the same images and targets, by any methods.
+        n: Number of images, fewer where there are fewer. 6 fit a page's width.
+        class_names: Name of each class; by default its index.
+
+    Returns:
+        A matplotlib `Figure`, not registered with pyplot.
+
+    Raises:
+        ValueError: There is nothing to draw, or the explanations are not of the same images and targets.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras import explain
+        >>> layers = [keras.layers.Conv2D(2, 3), keras.layers.Flatten(), keras.layers.Dense(3)]
+        >>> model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+        >>> found = [explain.attribute(model, np.ones((2, 8, 8, 1)), 0, method) for method in ("grad_cam", "saliency")]
+        >>> len(explain.method_grid(found).axes)  # 2 images, 2 rows of 2 maps, a colour bar
+        7
+    """
+    if not explanations:
+        raise ValueError("`method_grid` needs at least one explanation. Received: none.")
+    first = explanations[0]
+    for each in explanations:
+        if each.maps.ndim != 3 or each.inputs.ndim not in (3, 4):
+            raise ValueError(f"`method_grid` draws explanations of images. Received: inputs {each.inputs.shape}.")
+        if not (np.array_equal(each.inputs, first.inputs) and np.array_equal(each.target, first.target)):
+            raise ValueError(
+                f"`method_grid` needs explanations of the same images and targets. Received: '{each.method}' of others "
+                f"than '{first.method}'. Pass the same x and target to `attribute`."
+            )
+    return overlay_grid([(each.title, each) for each in explanations], n, class_names=class_names)
 
 
 @plain_text
@@ -161,14 +200,20 @@ def _draw(axis: Axes, picture: np.ndarray) -> None:
 
 
 def _draw_map(
-    axis: Axes, picture: np.ndarray, explanation: Explanation, column: int, class_names: Sequence[str]
+    axis: Axes,
+    picture: np.ndarray,
+    explanation: Explanation,
+    column: int,
+    class_names: Sequence[str],
+    *,
+    has_sign: bool,
 ) -> None:
     grey = np.repeat(picture.mean(axis=-1, keepdims=True), 3, axis=-1)  # colour is left to the map
     _draw(axis, _DIMMED * grey)
     relevance = explanation.maps[column]
     # The image shows through where there is no relevance; the root keeps faint relevance visible.
     opacity = _OPACITY * np.sqrt(np.abs(relevance))
-    colours = {"cmap": _WITH_SIGN, "vmin": -1} if explanation.has_sign else {"cmap": _COLOURS, "vmin": 0}
+    colours = {"cmap": _WITH_SIGN, "vmin": -1} if has_sign else {"cmap": _COLOURS, "vmin": 0}
     axis.imshow(relevance, **colours, alpha=opacity, vmax=1, interpolation="bilinear")
     if explanation.zero[column]:
         axis.text(0.5, 0.5, "all zero", transform=axis.transAxes, ha="center", va="center", fontsize=9, color="white")

@@ -180,16 +180,16 @@ class Subject:
         """
         return _Compiled(self, attribution)
 
-    def features(self, layer: str) -> np.ndarray:
-        """Return the output of a layer.
+    def tapped(self, *layers: str) -> Signals:
+        """Return the model's signals with the outputs of layers.
 
         Args:
-            layer: Its path.
+            *layers: Their paths.
 
         Returns:
-            float32, shape `(n, ...)`.
+            `Signals` of float32 arrays.
         """
-        return self.readers.get(layers=(layer,)).run(self.inputs, None, self.batch_size).features[layer]
+        return self.readers.get(layers=layers).run(self.inputs, None, self.batch_size)
 
     def _with(self, changed: np.ndarray | None) -> Any:
         if changed is None:

@@ -10,37 +10,13 @@ from keras import ops
 
 from kdkeras.losses._batch import positive
 from kdkeras.losses.feature_loss import FeatureLoss, Pair
-from kdkeras.ops import kl_divergence
+from kdkeras.ops import kl_divergence, scaled_dot_products
 from kdkeras.signals import Signals, SignalSpec
 
 # Keras takes the mask off what goes into an attention layer; the last of its sub-layers has it again.
 _MASKED = "attention_output"
 _PARTS = ("query", "key", "value")
 _NEVER = -1e9  # the score of what must not be attended to
-
-
-def relations(first: Any, second: Any, heads: int | None = None) -> Any:
-    """Return `first · secondᵀ / √d` between the positions of a sequence, head by head.
-
-    Args:
-        first: Queries, keys or values, shape `(batch, length, heads, d)`, or `(batch, length, width)` where `heads`
-            says how to split them.
-        second: The same or others of them. Where there are fewer heads (grouped queries), each serves several.
-        heads: Relation heads: all heads put together and split again; `None` for the model's own.
-
-    Returns:
-        Scores, shape `(batch, heads, length, length)`.
-    """
-    if len(second.shape) == 4 and first.shape[2] != second.shape[2]:
-        second = ops.repeat(second, first.shape[2] // second.shape[2], axis=2)  # as `GroupQueryAttention` does
-    if heads is not None:
-        first, second = (_split(values, heads) for values in (first, second))
-    return ops.einsum("bthd,bshd->bhts", first, second) * first.shape[-1] ** -0.5
-
-
-def _split(values: Any, heads: int) -> Any:
-    batch, length = ops.shape(values)[:2]
-    return ops.reshape(values, (batch, length, heads, math.prod(values.shape[2:]) // heads))
 
 
 def attended(scores: Any, mask: Any = None, causal: bool = False) -> Any:
@@ -202,7 +178,9 @@ class AttentionLoss(FeatureLoss):
         known = [mask for mask in masks if mask is not None]
         mask = ops.logical_and(*known) if len(known) == 2 else next(iter(known), None)
         scores = (
-            relations(signals.features[f"{path}/{one}"], signals.features[f"{path}/{other}"], self.relation_heads)
+            scaled_dot_products(
+                signals.features[f"{path}/{one}"], signals.features[f"{path}/{other}"], self.relation_heads
+            )
             for signals, path in ((student, ours), (teacher, theirs))
         )
         return self.compare_scores(*scores, mask)

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import keras
 
-from kdkeras.losses._attention import AttentionLoss, attended, divergence, mean_shown, relations, squared_error
+from kdkeras.losses._attention import AttentionLoss, attended, divergence, mean_shown, squared_error
+from kdkeras.ops import scaled_dot_products
 
 Kind = Literal["scores", "distributions"]
 _DISTANCES = {"scores": squared_error, "distributions": divergence}
@@ -51,8 +52,8 @@ def attention_maps(
         >>> np.asarray(attention_maps(q, q, 2 * q, q)).tolist()
         [4.0]
     """
-    student = relations(student_query, student_key, relation_heads)
-    teacher = relations(teacher_query, teacher_key, relation_heads)
+    student = scaled_dot_products(student_query, student_key, relation_heads)
+    teacher = scaled_dot_products(teacher_query, teacher_key, relation_heads)
     distance = _distance(kind, "attention_maps")
     return mean_shown(distance(student, teacher, attended(student, mask, causal)), mask)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from kdkeras.losses._attention import AttentionLoss, attended, divergence, mean_shown, relations
+from kdkeras.losses._attention import AttentionLoss, attended, divergence, mean_shown
+from kdkeras.ops import scaled_dot_products
 
 _RELATIONS = ("query-key", "query-query", "key-key", "value-value")
 
@@ -35,7 +36,10 @@ def value_relations(
         >>> np.asarray(value_relations(-v, v)).round(6).tolist()
         [0.0]
     """
-    ours, theirs = relations(student, student, relation_heads), relations(teacher, teacher, relation_heads)
+    ours, theirs = (
+        scaled_dot_products(student, student, relation_heads),
+        scaled_dot_products(teacher, teacher, relation_heads),
+    )
     return mean_shown(divergence(ours, theirs, attended(ours, mask, causal)), mask)
 
 

@@ -106,7 +106,7 @@ def patch_model():
 
 
 def share_inside(maps):
-    positive = np.maximum(maps - np.median(maps, axis=(1, 2), keepdims=True), 0)  # RISE gives every pixel something
+    positive = np.maximum(maps, 0)
     return positive[:, 4:8, 8:12].sum(axis=(1, 2)) / positive.sum(axis=(1, 2))
 
 
@@ -127,7 +127,7 @@ def test_rise_is_the_expectation_over_masks():
     explanation = explain.attribute(linear(), TABLE, 0, explain.RISE(masks=1500, seed=0))
     masks = np.array(np.meshgrid(*[[0, 1]] * 4)).reshape(4, -1).T  # all sixteen
     p = np.asarray(linear()((TABLE[:, None] * masks).reshape(-1, 4).astype("float32")))[:, 0].reshape(5, 16)
-    expected = (p[:, :, None] * masks).mean(axis=1) / 0.5
+    expected = ((p - p.mean(axis=1, keepdims=True))[:, :, None] * masks).mean(axis=1) / 0.5
     np.testing.assert_allclose(explanation.raw, expected, atol=0.05)
     again = explain.attribute(linear(), TABLE, 0, explain.RISE(masks=1500, seed=0))
     np.testing.assert_array_equal(again.raw, explanation.raw)
@@ -179,6 +179,43 @@ def test_tokens_of_a_vision_transformer_become_the_image_again(class_token):
     for token_map, pixels in zip(tokens, pooled, strict=True):
         if token_map.any():
             assert np.corrcoef(token_map.ravel(), pixels.ravel())[0, 1] > 0.85  # bilinear: smoothed a little
+
+
+def by_hand(model, x):
+    """Attention rollout from the layers' own attention scores."""
+    rolled = np.eye(16)
+    norms = [keras.Model(model.inputs[0], model.get_layer(f"norm{block}").output)(x) for block in (1, 2)]
+    for block, normed in zip((1, 2), norms, strict=True):
+        _, scores = model.get_layer(f"attention{block}")(normed, normed, return_attention_scores=True)
+        rolled = (0.5 * np.asarray(scores).mean(axis=1) + 0.5 * np.eye(scores.shape[-1])) @ rolled
+    return rolled
+
+
+def test_attention_rollout_is_the_product_of_the_layers_attention():
+    x = rng.random((3, 8, 8, 1)).astype("float32")
+    pooled, classed = transformer(class_token=False), transformer(class_token=True)
+    found = explain.attribute(pooled, x, method="attention_rollout")
+    np.testing.assert_allclose(found.raw, by_hand(pooled, x).mean(axis=1), atol=1e-5)
+    np.testing.assert_allclose(found.raw.sum(axis=1), 1, atol=1e-5)
+    assert found.maps.shape == (3, 8, 8)
+    normed = keras.Model(classed.inputs[0], classed.get_layer("norm1").output)(x)
+    assert normed.shape[1] == 17
+    found = explain.attribute(classed, x, method="attention_rollout")
+    assert (found.raw.shape, found.maps.shape) == ((3, 17), (3, 8, 8))
+    with pytest.raises(ValueError, match=r"needs a model with `keras.layers.MultiHeadAttention`"):
+        explain.attribute(linear(), TABLE, method="attention_rollout")
+
+
+def test_padding_has_no_part_in_attention_rollout():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,), dtype="int32")
+    words = layers.Embedding(9, 4, mask_zero=True)(inputs)
+    attended = layers.MultiHeadAttention(2, 2, name="attention")(words, words)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling1D()(attended)))
+    found = explain.attribute(model, np.array([[3, 4, 5, 0, 0, 0]]), method="attention_rollout").raw[0]
+    # A padded row keeps half of itself; nothing flows from it to the others.
+    assert found[:3].min() > found[3:].max()
+    np.testing.assert_allclose(found[3:], 0.5 / 6, atol=1e-6)
 
 
 def sequence_model():
@@ -237,7 +274,7 @@ def test_half_precision(method):
     x = rng.random((2, 8, 8, 1)).astype("float32")
     found, expected = (explain.attribute(network(policy), x, 0, method).raw for policy in ("mixed_float16", "float32"))
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).max())
 
 
 def test_a_batch_of_one_is_a_row_of_many():

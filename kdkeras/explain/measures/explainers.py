@@ -20,8 +20,7 @@ def explainer_of(explainer: str | Method | Explanation | Explainer, batch_size: 
     """Return a function from model, samples and targets to attributions of the samples' shape.
 
     Args:
-        explainer: A method of `attribute` or its name; an `Explanation`, for its method (with the settings that are
-            usual) and layer; or such a function.
+        explainer: A method of `attribute` or its name; an `Explanation`, for its method and layer; or such a function.
         batch_size: Samples per pass of `attribute`.
 
     Returns:
@@ -32,7 +31,7 @@ def explainer_of(explainer: str | Method | Explanation | Explainer, batch_size: 
         ValueError: There is no method of this name.
     """
     if isinstance(explainer, Explanation):
-        method, layer = explainer.method, explainer.layer
+        method, layer = explainer.how, explainer.layer
     elif isinstance(explainer, (str, Method)):
         method, layer = explainer, None
     elif callable(explainer):
