@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from types import FrameType
+from typing import Any
 
 import kdkeras
 from kdkeras.cli import benchmark, demo
@@ -35,19 +39,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (demo, benchmark):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
-    try:
-        options.run(options)
-    except KeyboardInterrupt:
-        return _complain("interrupted. Start the same command again.")
-    except OSError as error:
-        return _complain(_sentence(error))
-    except ValueError as error:
-        return _complain(str(error))
-    except RuntimeError as error:
-        if not type(error).__module__.startswith("kdkeras."):  # a defect, not bad input: show where
-            raise
-        return _complain(str(error))
+    with _Interrupts() as interrupts:
+        try:
+            options.run(options)
+        except (KeyboardInterrupt, Exception) as error:
+            if interrupts.seen or isinstance(error, KeyboardInterrupt):
+                return _complain("interrupted. Start the same command again.")
+            if not _is_bad_input(error):  # a defect: show where
+                raise
+            return _complain(_sentence(error) if isinstance(error, OSError) else str(error))
     return 0
+
+
+class _Interrupts:
+    """Remembers that Ctrl-C was pressed: C++ code may hand the exception on as one of its own."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._before: Any = None
+
+    def __enter__(self) -> _Interrupts:
+        if threading.current_thread() is threading.main_thread():  # others may not set handlers
+            self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.seen = True
+        signal.default_int_handler(number, frame)
+
+
+def _is_bad_input(error: BaseException) -> bool:
+    """Whether an error is about what the user gave, in a sentence that says so."""
+    ours = isinstance(error, RuntimeError) and type(error).__module__.startswith("kdkeras.")
+    return ours or isinstance(error, (OSError, ValueError))
 
 
 def _sentence(error: OSError) -> str:

@@ -77,9 +77,23 @@ def test_interrupted_run_leaves_nothing(tmp_path):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 _, errors = process.communicate(timeout=15)
                 break
-    assert process.returncode == 2
+    assert process.returncode == 2, errors
     assert errors == "kdkeras: interrupted. Start the same command again.\n"
     assert not out.exists()
+
+
+def test_an_interrupt_that_comes_back_as_another_error_is_one(monkeypatch, capsys):
+    def run(options):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:  # as C++ code does that called back into Python
+            raise RuntimeError("UNKNOWN: KeyboardInterrupt") from error
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("kdkeras.cli.demo._run", run)
+    assert cli.main(["demo"]) == 2
+    assert capsys.readouterr().err == "kdkeras: interrupted. Start the same command again.\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(
