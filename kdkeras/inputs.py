@@ -189,6 +189,20 @@ def _raw_images(name: str, values: str, model: keras.Model) -> str:
     )
 
 
+def check_count(name: str, value: int) -> None:
+    """Raise unless an argument is a whole number of at least 1.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1. Received: {name}={value!r}.")
+
+
 def check_finite(array: np.ndarray, name: str) -> None:
     """Raise if an array has NaN or infinite values.
 

@@ -148,6 +148,6 @@ class ScoreCAM(Method):
         low, high = (limit(masks, axis=(1, 2), keepdims=True) for limit in (np.min, np.max))
         masks = (masks - low) / np.where(high > low, high - low, 1)
         weights = np.stack(
-            [subject.scores(images * masks[..., [k]], probability=True) for k in range(masks.shape[-1])], axis=-1
+            [subject.scores(images * masks[..., [k]], "probability") for k in range(masks.shape[-1])], axis=-1
         )
         return np.maximum(np.einsum("nhwk,nk->nhw", features, weights), 0).astype("float32")

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from kdkeras.explain.baselines import baseline_of
 from kdkeras.explain.method import Method, without_channels
 from kdkeras.explain.subject import Subject
 from kdkeras.signals import Attribution
@@ -94,7 +95,7 @@ class GradientTimesInput(Method):
 
     def maps(self, subject: Subject, layer: str | None) -> np.ndarray:
         """Return the maps, with sign."""
-        return without_channels(subject.array * subject.attributions(_GRADIENT)())
+        return without_channels(subject.attributions(Attribution("gradient_times_input"))())
 
 
 class IntegratedGradients(Method):
@@ -105,8 +106,8 @@ class IntegratedGradients(Method):
 
     Args:
         steps: Number of points on the way. Default 32: the paper has 20 to 300.
-        baseline: The input x₀ that says nothing: a number, or an array of the shape of one sample. By default 0 for
-            inputs with positions, such as black images, and the mean of the given samples for tables.
+        baseline: The input x₀ that says nothing: a number, an array that broadcasts to the samples, or `"blur"`. By
+            default 0 for inputs with positions, such as black images, and the mean of the given samples for tables.
 
     Raises:
         ValueError: `steps` is below 1; or the baseline does not fit the samples.
@@ -131,35 +132,12 @@ class IntegratedGradients(Method):
     def maps(self, subject: Subject, layer: str | None) -> np.ndarray:
         """Return the maps, with sign."""
         gradient, x = subject.attributions(_GRADIENT), subject.array
-        start = baseline_of(self.baseline, x)
+        start = baseline_of(x, self.baseline)
         places, weights = np.polynomial.legendre.leggauss(self.steps)  # on [−1, 1]
         total = np.zeros(x.shape, "float64")
         for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
             total += weight * gradient((start + place * (x - start)).astype(x.dtype))
         return without_channels(((x - start) * total).astype("float32"))
-
-
-def baseline_of(baseline: Any, x: np.ndarray) -> np.ndarray:
-    """Return the input that says nothing, to be broadcast to the samples.
-
-    Args:
-        baseline: A number, an array of the shape of one sample, or `None`.
-        x: The samples.
-
-    Returns:
-        float32, shape `(1, ...)`.
-
-    Raises:
-        ValueError: The baseline does not fit the samples.
-    """
-    if baseline is None:
-        baseline = x.mean(axis=0) if x.ndim == 2 and x.dtype.kind == "f" else 0.0
-    values = np.asarray(baseline, dtype="float32")
-    if values.shape not in ((), x.shape[1:]):
-        raise ValueError(
-            f"A baseline must be a number, or of the shape of a sample, {x.shape[1:]}. Received: shape {values.shape}."
-        )
-    return np.broadcast_to(values, (1, *x.shape[1:]))
 
 
 def _largest(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from kdkeras.explain.gradients import baseline_of
+from kdkeras.explain.baselines import baseline_of
 from kdkeras.explain.method import Method
 from kdkeras.explain.subject import Subject
 
@@ -23,8 +23,8 @@ class Occlusion(Method):
     Args:
         window: Side of the window in pixels. By default an eighth of the shorter side.
         stride: Pixels from window to window. By default half a window.
-        baseline: What is put in the place of the hidden part: a number, or an array of the shape of one sample. By
-            default 0, and the mean of the given samples for tables.
+        baseline: What is put in the place of the hidden part: a number, an array that broadcasts to the samples, or
+            `"blur"`. By default 0, and the mean of the given samples for tables.
 
     Raises:
         ValueError: A number is below 1, or the window larger than the images; or the baseline does not fit.
@@ -50,13 +50,13 @@ class Occlusion(Method):
     def maps(self, subject: Subject, layer: str | None) -> np.ndarray:
         """Return the maps, with sign: what speaks for the target is positive."""
         x = subject.array
-        hidden = baseline_of(self.baseline, x).astype(x.dtype)
-        before = subject.scores(x)
+        hidden = baseline_of(x, self.baseline).astype(x.dtype)
+        before = subject.scores()
         total = np.zeros(x.shape[:3] if x.ndim == 4 else x.shape, "float64")
         count = np.zeros(total.shape[1:], "int64")
         for part in self._parts(x.shape):
             changed = x.copy()
-            changed[part] = np.broadcast_to(hidden, x.shape)[part]
+            changed[part] = hidden[part]
             fall = before - subject.scores(changed)
             total[part] += fall.reshape(-1, *[1] * (total[part].ndim - 1))
             count[part[1:]] += 1
@@ -124,7 +124,7 @@ class RISE(Method):
         for _ in range(self.masks):
             mask = self._grid(x.shape[1:3], random) if images else random.random(x.shape[1:]) < self.keep
             seen = (x * (mask[..., None] if images else mask)).astype(x.dtype)
-            score = subject.scores(seen, probability=True)
+            score = subject.scores(seen, "probability")
             total += np.multiply.outer(score, mask)
             scores += score
             seen_at_all += mask

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 
-from kdkeras.inputs import check_arrays, input_specs, is_array_like
+from kdkeras.inputs import check_arrays, check_count, input_specs, is_array_like
+from kdkeras.labels import refuse_hidden_sigmoid
 from kdkeras.signals import Attribution, Explain, Reader, Signals, refuse_probabilities
+
+Score = Literal["probability", "logit"]
 
 
 class Readers:
@@ -75,8 +78,7 @@ class Subject:
     ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(f"A model must be a `keras.Model`. Received: {model!r} of type {type(model).__name__}.")
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}.")
+        check_count("batch_size", batch_size)
         self.model, self.batch_size = model, batch_size
         self.inputs = prepared(model, x)
         self.array = _explained(self.inputs)
@@ -105,6 +107,7 @@ class Subject:
         """
         if self.head is None:
             refuse_probabilities(signals.predictions, self.model.name)
+            refuse_hidden_sigmoid(signals.predictions, self.head, self.model.name)
         self._signals = signals
 
     @property
@@ -137,34 +140,44 @@ class Subject:
         """
         return keras.tree.map_structure(lambda array: array[start:stop], self.inputs)
 
-    def scores(self, changed: np.ndarray, *, probability: bool = False) -> np.ndarray:
-        """Return the target's logit of every sample, with other values in the place of `array`.
+    def scores(
+        self, changed: np.ndarray | None = None, score: Score = "logit", *, samples: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return the target's score of samples, with other values in the place of `array`.
 
         Args:
-            changed: Of the shape of `array`.
-            probability: Whether to return the target's probability; of a linear single output, that output itself.
+            changed: Values, shape `(k, ...)`; by default the samples as they are.
+            score: `"logit"`, or `"probability"`: the softmax or sigmoid of the logits, by the model's own head, softmax
+                where it ends in several linear units, and the output itself where it is a single linear unit.
+            samples: Index of the sample that each row of `changed` is in the place of, shape `(k,)`. By default each
+                sample's own row, in order.
 
         Returns:
-            float32, shape `(n,)`.
+            float64, shape `(k,)`.
+
+        Raises:
+            ValueError: `score` is neither, or the model returns NaN or infinite values.
         """
-        logits = self._answers.run(self._with(changed), None, self.batch_size).logits
-        return self._of_target(self.probabilities(logits) if probability else logits)
+        from scipy import special
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Return class probabilities: a softmax, or a sigmoid where the model ends in one.
-
-        Args:
-            logits: Shape `(n, units)`.
-
-        Returns:
-            Same shape; the logits themselves of a linear single output, which is no probability.
-        """
-        if self.head == "sigmoid":
-            return np.exp(-np.logaddexp(0, -logits))
-        if logits.shape[1] == 1:
-            return logits
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return shifted / shifted.sum(axis=1, keepdims=True)
+        if score not in ("probability", "logit"):
+            raise ValueError(f"`score` must be 'probability' or 'logit'. Received: score={score!r}.")
+        target = self.target if samples is None else self.target[samples]
+        if changed is None:
+            logits = self.signals.logits
+        else:
+            logits = self._answers.run(self._with(changed, samples), None, self.batch_size).logits
+        if not np.isfinite(logits).all():
+            raise ValueError(
+                f"Model '{self.model.name}' returns NaN or infinite values for some inputs. Check its weights, and the "
+                "scale of the inputs and of the baseline or noise."
+            )
+        logits = logits.astype("float64")
+        if score == "probability" and self.head == "sigmoid":
+            logits = special.expit(logits)
+        elif score == "probability" and logits.shape[1] > 1:
+            logits = special.softmax(logits, axis=1)
+        return logits[np.arange(len(logits)), target]
 
     def attributions(self, attribution: Attribution) -> _Compiled:
         """Return a compiled function from inputs to an attribution of the target.
@@ -191,13 +204,16 @@ class Subject:
         """
         return self.readers.get(layers=layers).run(self.inputs, None, self.batch_size)
 
-    def _with(self, changed: np.ndarray | None) -> Any:
+    def _with(self, changed: np.ndarray | None, samples: np.ndarray | None = None) -> Any:
         if changed is None:
             return self.inputs
-        return keras.tree.map_structure(lambda array: changed if array is self.array else array, self.inputs)
 
-    def _of_target(self, values: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(values, self.target[:, None], axis=1)[:, 0]
+        def leaf(array: np.ndarray) -> np.ndarray:
+            if array is self.array:
+                return changed
+            return array if samples is None else array[samples]
+
+        return keras.tree.map_structure(leaf, self.inputs)
 
 
 class _Compiled:

@@ -9,7 +9,7 @@ from keras import layers
 
 from kdkeras import explain
 from kdkeras.explain.measures.subsets import Subsets
-from kdkeras.explain.measures.target_score import TargetScore
+from kdkeras.explain.measures.variants import scores_of_variants, single_subject
 
 WEIGHTS = np.array([[3.0], [-2.0], [1.0], [0.5]])
 ROW = np.array([[1.0, 1.0, 2.0, 4.0]])  # contributions 3, −2, 2, 2
@@ -545,6 +545,6 @@ def test_noise_needs_floats():
 
 def test_scores_of_a_model_that_overflows_are_refused():
     model = linear([[1e38]])
-    asked = TargetScore(model, np.ones((1, 1)))
+    asked = single_subject(model, np.ones((1, 1)))
     with pytest.raises(ValueError, match="returns NaN or infinite values"):
-        asked.of_variants(1, lambda samples, versions: np.full((1, 1), 1e3), "logit")
+        scores_of_variants(asked, 1, lambda samples, versions: np.full((1, 1), 1e3), "logit")

@@ -53,7 +53,7 @@ def test_baselines_can_be_given():
     for method in (explain.IntegratedGradients(baseline=start), explain.Occlusion(baseline=start)):
         found = explain.attribute(linear(), TABLE, 0, method).raw
         np.testing.assert_allclose(found, WEIGHTS[:, 0] * (TABLE - start), atol=1e-5)
-    with pytest.raises(ValueError, match=r"shape of a sample, \(4,\). Received: shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"broadcasts to x. Received: shape \(3,\) for x of shape \(5, 4\)"):
         explain.attribute(linear(), TABLE, 0, explain.Occlusion(baseline=np.ones(3)))
 
 

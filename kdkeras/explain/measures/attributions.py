@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from kdkeras.explain.explanation import Explanation
-from kdkeras.explain.measures.target_score import TargetScore
+from kdkeras.explain.measures.variants import single_subject
+from kdkeras.explain.subject import Subject
 from kdkeras.inputs import check_finite
 
 
@@ -109,7 +110,7 @@ def is_constant(attributions: np.ndarray) -> np.ndarray:
 
 def question(
     model: keras.Model, x: Any, explanation: Explanation | Any, target: Any, batch_size: int
-) -> tuple[TargetScore, np.ndarray]:
+) -> tuple[Subject, np.ndarray]:
     """Return what is explained, and the explanation, once both are checked.
 
     Args:
@@ -120,7 +121,7 @@ def question(
         batch_size: Samples per pass.
 
     Returns:
-        The `TargetScore` and the attributions, float64.
+        The `Subject` and the attributions, float64.
 
     Raises:
         TypeError: `model` is not a Keras model.
@@ -129,6 +130,6 @@ def question(
     if target is None and isinstance(explanation, Explanation):
         target = explanation.target
     attributions = attributions_of(explanation)
-    scores = TargetScore(model, x, target, batch_size=batch_size)
-    check_fit(attributions, scores.x)
-    return scores, attributions
+    subject = single_subject(model, x, target, batch_size=batch_size)
+    check_fit(attributions, subject.array)
+    return subject, attributions

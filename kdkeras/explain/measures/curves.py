@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import keras
 import numpy as np
 
+from kdkeras.explain.baselines import baseline_of, usual_reveal
 from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.measures.attributions import is_constant, question, spread
-from kdkeras.explain.measures.baselines import baseline_of, usual_reveal
-from kdkeras.explain.measures.target_score import Score, TargetScore, check_count
+from kdkeras.explain.measures.variants import scores_of_variants
+from kdkeras.explain.subject import Score, Subject
 from kdkeras.explain.summary import Summary, summarise
+from kdkeras.inputs import check_count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,8 +112,8 @@ def deletion(
     Reference:
         Petsiuk, Das and Saenko, "RISE: Randomized input sampling for explanation of black-box models", 2018.
     """
-    scores, attributions = question(model, x, explanation, target, batch_size)
-    return deletion_curve(scores, attributions, baseline=baseline, steps=steps, score=score, seed=seed)
+    subject, attributions = question(model, x, explanation, target, batch_size)
+    return deletion_curve(subject, attributions, baseline=baseline, steps=steps, score=score, seed=seed)
 
 
 def insertion(
@@ -160,17 +162,17 @@ def insertion(
     Reference:
         Petsiuk, Das and Saenko, "RISE: Randomized input sampling for explanation of black-box models", 2018.
     """
-    scores, attributions = question(model, x, explanation, target, batch_size)
-    return insertion_curve(scores, attributions, baseline=baseline, steps=steps, score=score, seed=seed)
+    subject, attributions = question(model, x, explanation, target, batch_size)
+    return insertion_curve(subject, attributions, baseline=baseline, steps=steps, score=score, seed=seed)
 
 
 def deletion_curve(
-    scores: TargetScore, attributions: np.ndarray, *, baseline: Any, steps: int, score: Score, seed: int
+    subject: Subject, attributions: np.ndarray, *, baseline: Any, steps: int, score: Score, seed: int
 ) -> PerturbationCurve:
     """Do as `deletion`, for a model that is already asked.
 
     Args:
-        scores: The model with its samples and targets.
+        subject: The model with its samples and targets.
         attributions: Shape `(n, ...)`.
         baseline: As for `deletion`.
         steps: As for `deletion`.
@@ -180,17 +182,17 @@ def deletion_curve(
     Returns:
         The `PerturbationCurve`.
     """
-    gone = baseline_of(scores.x, baseline)
-    return _curve("deletion", scores, attributions, (scores.x, gone), steps, score, seed)
+    gone = baseline_of(subject.array, baseline)
+    return _curve("deletion", subject, attributions, (subject.array, gone), steps, score, seed)
 
 
 def insertion_curve(
-    scores: TargetScore, attributions: np.ndarray, *, baseline: Any, steps: int, score: Score, seed: int
+    subject: Subject, attributions: np.ndarray, *, baseline: Any, steps: int, score: Score, seed: int
 ) -> PerturbationCurve:
     """Do as `insertion`, for a model that is already asked.
 
     Args:
-        scores: The model with its samples and targets.
+        subject: The model with its samples and targets.
         attributions: Shape `(n, ...)`.
         baseline: As for `insertion`.
         steps: As for `insertion`.
@@ -200,13 +202,13 @@ def insertion_curve(
     Returns:
         The `PerturbationCurve`.
     """
-    hidden = baseline_of(scores.x, usual_reveal(scores.x) if baseline is None else baseline)
-    return _curve("insertion", scores, attributions, (hidden, scores.x), steps, score, seed)
+    hidden = baseline_of(subject.array, usual_reveal(subject.array) if baseline is None else baseline)
+    return _curve("insertion", subject, attributions, (hidden, subject.array), steps, score, seed)
 
 
 def _curve(
     kind: Literal["deletion", "insertion"],
-    scores: TargetScore,
+    subject: Subject,
     attributions: np.ndarray,
     ends: tuple[np.ndarray, np.ndarray],
     steps: int,
@@ -222,12 +224,12 @@ def _curve(
 
     def make(samples: np.ndarray, versions: np.ndarray) -> np.ndarray:
         moved = ranks[samples] < changed[versions].reshape(-1, *(1,) * (ranks.ndim - 1))
-        return np.where(spread(moved, scores.x), after[samples], before[samples])
+        return np.where(spread(moved, subject.array), after[samples], before[samples])
 
-    values = scores.of_variants(len(changed), make, score)
+    values = scores_of_variants(subject, len(changed), make, score)
     values[is_constant(attributions)] = np.nan
     share = changed / places
-    return PerturbationCurve(kind, scores.model.name, score, share, values, np.trapezoid(values, share, axis=1))
+    return PerturbationCurve(kind, subject.model.name, score, share, values, np.trapezoid(values, share, axis=1))
 
 
 def _ranks(attributions: np.ndarray, seed: int) -> np.ndarray:

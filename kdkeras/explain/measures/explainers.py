@@ -13,10 +13,10 @@ from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.measures.attributions import attributions_of, check_fit
 from kdkeras.explain.method import Method
 
-Explainer = Callable[[keras.Model, np.ndarray, np.ndarray], Any]
+Explains = Callable[[keras.Model, np.ndarray, np.ndarray], Any]
 
 
-def explainer_of(explainer: str | Method | Explanation | Explainer, batch_size: int) -> Explainer:
+def explainer_of(explainer: str | Method | Explanation | Explains, batch_size: int) -> Explains:
     """Return a function from model, samples and targets to attributions of the samples' shape.
 
     Args:
@@ -50,7 +50,7 @@ def explainer_of(explainer: str | Method | Explanation | Explainer, batch_size: 
     return _checked(by_name)
 
 
-def _checked(explainer: Explainer) -> Explainer:
+def _checked(explainer: Explains) -> Explains:
     def explain(model: keras.Model, x: np.ndarray, target: np.ndarray) -> np.ndarray:
         attributions = attributions_of(explainer(model, x, target))
         check_fit(attributions, x)

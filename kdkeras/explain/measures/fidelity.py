@@ -8,12 +8,14 @@ import keras
 import numpy as np
 
 from kdkeras import metrics
+from kdkeras.explain.baselines import baseline_of
 from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.measures.attributions import is_constant, is_zero, question, spread
-from kdkeras.explain.measures.baselines import baseline_of
 from kdkeras.explain.measures.randomness import check_floats, generators
 from kdkeras.explain.measures.subsets import Subsets
-from kdkeras.explain.measures.target_score import Score, TargetScore, check_count
+from kdkeras.explain.measures.variants import scores_of_variants
+from kdkeras.explain.subject import Score, Subject
+from kdkeras.inputs import check_count
 
 _CORRELATIONS = ("spearman", "pearson")
 
@@ -74,9 +76,9 @@ def mu_fidelity(
     Reference:
         Bhatt, Weller and Moura, "Evaluating and aggregating feature-based model explanations", 2020.
     """
-    scores, attributions = question(model, x, explanation, target, batch_size)
+    subject, attributions = question(model, x, explanation, target, batch_size)
     subsets = Subsets(attributions.shape[1:], share=share, grid=grid, seed=seed)
-    drops = subset_drops(scores, subsets, samples=samples, baseline=baseline, score=score)
+    drops = subset_drops(subject, subsets, samples=samples, baseline=baseline, score=score)
     values = correlate(subset_sums(attributions, subsets, samples), drops, correlation)
     return np.where(is_constant(attributions), np.nan, values)
 
@@ -148,12 +150,12 @@ def infidelity(
     Reference:
         Yeh, Hsieh, Suggala, Inouye and Ravikumar, "On the (in)fidelity and sensitivity of explanations", 2019.
     """
-    scores, attributions = question(model, x, explanation, target, batch_size)
+    subject, attributions = question(model, x, explanation, target, batch_size)
     if perturbation == "noise":
-        pairs = _noise_pairs(scores, attributions, samples, sd, score, seed)
+        pairs = _noise_pairs(subject, attributions, samples, sd, score, seed)
     elif perturbation == "subsets":
         subsets = Subsets(attributions.shape[1:], share=share, grid=grid, seed=seed)
-        drops = subset_drops(scores, subsets, samples=samples, baseline=baseline, score=score)
+        drops = subset_drops(subject, subsets, samples=samples, baseline=baseline, score=score)
         pairs = subset_sums(attributions, subsets, samples), drops
     else:
         raise ValueError(f"`perturbation` must be 'subsets' or 'noise'. Received: perturbation={perturbation!r}.")
@@ -176,11 +178,11 @@ def subset_sums(attributions: np.ndarray, subsets: Subsets, samples: int) -> np.
     return np.stack([(attributions * mask).reshape(len(everyone), -1).sum(axis=1) for mask in masks], axis=1)
 
 
-def subset_drops(scores: TargetScore, subsets: Subsets, *, samples: int, baseline: Any, score: Score) -> np.ndarray:
+def subset_drops(subject: Subject, subsets: Subsets, *, samples: int, baseline: Any, score: Score) -> np.ndarray:
     """Return what is lost of the score without each subset.
 
     Args:
-        scores: The model with its samples and targets.
+        subject: The model with its samples and targets.
         subsets: The subsets.
         samples: Number of subsets per sample.
         baseline: What replaces the places of a subset.
@@ -194,13 +196,13 @@ def subset_drops(scores: TargetScore, subsets: Subsets, *, samples: int, baselin
     """
     if samples < 2:
         raise ValueError(f"`samples` must be at least 2. Received: samples={samples}.")
-    replacement = baseline_of(scores.x, baseline)
+    replacement = baseline_of(subject.array, baseline)
 
     def make(index: np.ndarray, versions: np.ndarray) -> np.ndarray:
-        gone = spread(subsets.draw(index, versions), scores.x)
-        return np.where(gone, replacement[index], scores.x[index])
+        gone = spread(subsets.draw(index, versions), subject.array)
+        return np.where(gone, replacement[index], subject.array[index])
 
-    return scores.of_samples(score)[:, np.newaxis] - scores.of_variants(samples, make, score)
+    return subject.scores(score=score)[:, np.newaxis] - scores_of_variants(subject, samples, make, score)
 
 
 def correlate(predicted: np.ndarray, happened: np.ndarray, correlation: str) -> np.ndarray:
@@ -242,10 +244,10 @@ def squared_error(predicted: np.ndarray, happened: np.ndarray, *, rescale: bool)
 
 
 def _noise_pairs(
-    scores: TargetScore, attributions: np.ndarray, samples: int, sd: float, score: Score, seed: int
+    subject: Subject, attributions: np.ndarray, samples: int, sd: float, score: Score, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what the attributions say that noise takes away, and what it does."""
-    check_floats(scores.x)
+    check_floats(subject.array)
     check_count("samples", samples)
     if not sd > 0:
         raise ValueError(f"`sd` must be positive. Received: sd={sd}.")
@@ -254,7 +256,7 @@ def _noise_pairs(
     def make(index: np.ndarray, versions: np.ndarray) -> np.ndarray:
         noise = np.stack([random.normal(0, sd, attributions.shape[1:]) for random in generators(seed, index, versions)])
         products[index, versions] = (attributions[index] * noise).reshape(len(index), -1).sum(axis=1)
-        return scores.x[index] - spread(noise, scores.x)
+        return subject.array[index] - spread(noise, subject.array)
 
-    moved = scores.of_variants(samples, make, score)
-    return products, scores.of_samples(score)[:, np.newaxis] - moved
+    moved = scores_of_variants(subject, samples, make, score)
+    return products, subject.scores(score=score)[:, np.newaxis] - moved

@@ -12,8 +12,9 @@ import numpy as np
 from kdkeras import metrics
 from kdkeras._recorder import record
 from kdkeras.explain.explanation import Explanation
-from kdkeras.explain.measures.explainers import Explainer, explainer_of
-from kdkeras.explain.measures.target_score import TargetScore
+from kdkeras.explain.measures.explainers import Explains, explainer_of
+from kdkeras.explain.measures.variants import single_subject
+from kdkeras.explain.method import Method
 from kdkeras.explain.summary import Summary, summarise
 from kdkeras.inputs import input_specs
 from kdkeras.layer_paths import find_layer, layer_paths
@@ -71,7 +72,7 @@ _NAMES = {"spearman": "Spearman", "cosine": "cosine", "ssim": "SSIM"}
 def model_randomisation(
     model: keras.Model,
     x: Any,
-    explainer: str | Explanation | Explainer = "grad_cam",
+    explainer: str | Method | Explanation | Explains = "grad_cam",
     target: Any = None,
     *,
     layers: Sequence[str] | None = None,
@@ -92,7 +93,7 @@ def model_randomisation(
         model: A Keras model with one input, that returns `(batch, units)`. Keras must be able to clone it: a subclassed
             model needs `get_config`, unless its arguments are plain values.
         x: The samples, scaled as in training.
-        explainer: Name of a method of `attribute`, whose `maps` are compared; an `Explanation`, for its method, its
+        explainer: A method of `attribute` or its name, whose `maps` are compared; an `Explanation`, for its method, its
             layer and its targets; or a function `(model, x, target) -> attributions` of x's shape, with or without the
             last axis.
         target: Index of the unit to explain, as for `deletion`.
@@ -122,11 +123,11 @@ def model_randomisation(
     explain = explainer_of(explainer, batch_size)
     if target is None and isinstance(explainer, Explanation):
         target = explainer.target
-    asked = TargetScore(model, x, target, batch_size=batch_size)
-    clone = _clone(model, asked.x[:1])
-    order = _top_down(clone, asked.x[:1])
+    asked = single_subject(model, x, target, batch_size=batch_size)
+    clone = _clone(model, asked.array[:1])
+    order = _top_down(clone, asked.array[:1])
     wanted = _wanted(clone, order, layers)
-    original = explain(clone, asked.x, asked.target)
+    original = explain(clone, asked.array, asked.target)
     random = np.random.default_rng(seed)
     progress = keras.utils.Progbar(len(wanted), verbose=verbose)
     similarities = []
@@ -134,7 +135,7 @@ def model_randomisation(
         for variable in variables:
             variable.assign(_random(keras.ops.convert_to_numpy(variable), random))
         if path in wanted:
-            similarities.append(_similarity(explain(clone, asked.x, asked.target), original))
+            similarities.append(_similarity(explain(clone, asked.array, asked.target), original))
             progress.update(len(similarities))
     measures = {name: np.stack([each[name] for each in similarities]) for name in similarities[0]}
     return Randomisation(model.name, tuple(path or model.name for path in order if path in wanted), measures)

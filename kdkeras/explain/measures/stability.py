@@ -9,15 +9,17 @@ import numpy as np
 
 from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.measures.attributions import is_zero
-from kdkeras.explain.measures.explainers import Explainer, explainer_of
+from kdkeras.explain.measures.explainers import Explains, explainer_of
 from kdkeras.explain.measures.randomness import check_floats, generators
-from kdkeras.explain.measures.target_score import TargetScore, check_count
+from kdkeras.explain.measures.variants import single_subject
+from kdkeras.explain.method import Method
+from kdkeras.inputs import check_count
 
 
 def max_sensitivity(
     model: keras.Model,
     x: Any,
-    explainer: str | Explanation | Explainer = "grad_cam",
+    explainer: str | Method | Explanation | Explains = "grad_cam",
     target: Any = None,
     *,
     radius: float = 0.02,
@@ -36,7 +38,7 @@ def max_sensitivity(
     Args:
         model: A Keras model with one input, that returns `(batch, units)`.
         x: The samples, floats, scaled as in training.
-        explainer: Name of a method of `attribute`, whose `maps` are compared; an `Explanation`, for its method, its
+        explainer: A method of `attribute` or its name, whose `maps` are compared; an `Explanation`, for its method, its
             layer and its targets; or a function `(model, x, target) -> attributions` of x's shape, with or without the
             last axis.
         target: Index of the unit to explain, as for `deletion`.
@@ -69,7 +71,7 @@ def max_sensitivity(
 def average_stability(
     model: keras.Model,
     x: Any,
-    explainer: str | Explanation | Explainer = "grad_cam",
+    explainer: str | Method | Explanation | Explains = "grad_cam",
     target: Any = None,
     *,
     radius: float = 0.02,
@@ -117,7 +119,7 @@ def average_stability(
 def changes(
     model: keras.Model,
     x: Any,
-    explainer: str | Explanation | Explainer,
+    explainer: str | Method | Explanation | Explains,
     target: Any,
     radius: float,
     samples: int,
@@ -145,16 +147,17 @@ def changes(
     explain = explainer_of(explainer, batch_size)
     if target is None and isinstance(explainer, Explanation):
         target = explainer.target
-    asked = TargetScore(model, x, target, batch_size=batch_size)
-    check_floats(asked.x)
-    original = explain(model, asked.x, asked.target)
-    distances = np.empty(len(asked.x) * samples)
-    together = max(batch_size, len(asked.x))  # few calls, because each may compile, but no more memory than for x
+    asked = single_subject(model, x, target, batch_size=batch_size)
+    originals = asked.array
+    check_floats(originals)
+    original = explain(model, originals, asked.target)
+    distances = np.empty(len(originals) * samples)
+    together = max(batch_size, len(originals))  # few calls, because each may compile, but no more memory than for x
     for start in range(0, len(distances), together):
         pairs = np.arange(start, min(start + together, len(distances)))
         index, versions = np.divmod(pairs, samples)
-        shifts = [random.uniform(-radius, radius, asked.x.shape[1:]) for random in generators(seed, index, versions)]
-        moved = (asked.x[index] + np.stack(shifts)).astype(asked.x.dtype)
+        shifts = [random.uniform(-radius, radius, originals.shape[1:]) for random in generators(seed, index, versions)]
+        moved = (originals[index] + np.stack(shifts)).astype(originals.dtype)
         change = explain(model, moved, asked.target[index]) - original[index]
         distances[pairs] = np.linalg.norm(change.reshape(len(pairs), -1), axis=1)
     size = np.linalg.norm(original.reshape(len(original), -1), axis=1)

@@ -14,13 +14,14 @@ from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.measures.attributions import is_constant, is_zero, question
 from kdkeras.explain.measures.concentration import complexity, sparseness
 from kdkeras.explain.measures.curves import PerturbationCurve, deletion_curve, insertion_curve
-from kdkeras.explain.measures.explainers import Explainer, explainer_of
+from kdkeras.explain.measures.explainers import Explains, explainer_of
 from kdkeras.explain.measures.fidelity import correlate, squared_error, subset_drops, subset_sums
 from kdkeras.explain.measures.pointing import pointing_game
 from kdkeras.explain.measures.randomisation import Randomisation, model_randomisation
 from kdkeras.explain.measures.stability import changes
 from kdkeras.explain.measures.subsets import Subsets
-from kdkeras.explain.measures.target_score import TargetScore
+from kdkeras.explain.method import Method
+from kdkeras.explain.subject import Subject
 from kdkeras.explain.summary import Summary, summarise
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def faithfulness(
     explanation: Explanation | Any,
     target: Any = None,
     *,
-    explainer: str | Explainer | None = None,
+    explainer: str | Method | Explanation | Explains | None = None,
     boxes: Sequence[Any] | None = None,
     masks: Any = None,
     randomise: bool = False,
@@ -238,19 +239,19 @@ def faithfulness(
     random = scored("random maps", np.random.default_rng(seed).random(attributions.shape)) if control else None
     measures = dict(result.measures)
     if again is not None:
-        moved = changes(model, asked.x, again, asked.target, radius, neighbours, batch_size, seed)
+        moved = changes(model, asked.array, again, asked.target, radius, neighbours, batch_size, seed)
         measures |= {"max_sensitivity": moved.max(axis=1), "average_stability": moved.mean(axis=1)}
         progress.add(1)
     randomised = None
     if randomise:
-        randomised = model_randomisation(model, asked.x, again, asked.target, batch_size=batch_size, seed=seed)
+        randomised = model_randomisation(model, asked.array, again, asked.target, batch_size=batch_size, seed=seed)
         progress.add(1)
     return dataclasses.replace(result, measures=measures | others, randomisation=randomised, control=random)
 
 
 def _of_scores(
     method: str,
-    asked: TargetScore,
+    asked: Subject,
     attributions: np.ndarray,
     curves: tuple[PerturbationCurve, PerturbationCurve],
     sums: np.ndarray,

@@ -11,17 +11,18 @@ from kdkeras.inputs import check_finite
 _SIGMA, _RADIUS = 5, 5  # RISE: a kernel of 11 × 11, sigma 5
 
 
-def baseline_of(x: np.ndarray, baseline: Any) -> np.ndarray:
+def baseline_of(x: np.ndarray, baseline: Any = None) -> np.ndarray:
     """Return what each place of each sample is replaced by.
 
     Args:
         x: The samples, `(n, ...)`.
         baseline: A number; an array that broadcasts to x, such as one sample or a mean per column; or `"blur"`: each
             image under a Gaussian of σ = 5 pixels, cut off at 5 pixels as in RISE, but reflected at the borders
-            instead of darkened by zeros.
+            instead of darkened by zeros. By default 0 for inputs with positions, such as black images, and the mean of
+            the given samples for tables of floats.
 
     Returns:
-        An array of x's shape.
+        float64, of x's shape.
 
     Raises:
         ValueError: The array does not fit x or is not finite, x is not images where it is to be blurred, or the
@@ -29,11 +30,13 @@ def baseline_of(x: np.ndarray, baseline: Any) -> np.ndarray:
 
     Example:
         >>> import numpy as np
-        >>> from kdkeras.explain.measures.baselines import baseline_of
+        >>> from kdkeras.explain.baselines import baseline_of
         >>> baseline_of(np.ones((2, 3)), [0.0, 1.0, 2.0])
         array([[0., 1., 2.],
                [0., 1., 2.]])
     """
+    if baseline is None:
+        baseline = x.mean(axis=0) if x.ndim == 2 and x.dtype.kind == "f" else 0.0
     if isinstance(baseline, str):
         if baseline != "blur":
             raise ValueError(f"`baseline` must be a number, an array or 'blur'. Received: baseline={baseline!r}.")
