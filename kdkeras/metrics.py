@@ -1,4 +1,4 @@
-"""How much two maps agree: five similarities of relevance maps, one value per pair.
+"""How much two maps agree: five similarities of relevance maps, and a divergence, one value per pair.
 
 Every function takes two stacks of maps `(n, height, width)` and returns `(n,)` in float64. A map that is zero
 everywhere says nothing about where a model looks, so no similarity is defined for it: the value is NaN, never 0 or 1.
@@ -178,6 +178,44 @@ def top_k_iou(student: Any, teacher: Any, *, top_k: float = 0.2) -> np.ndarray:
     top_a, top_b = _top(a, top_k), _top(b, top_k)
     shared, either = (top_a & top_b).sum(axis=1), (top_a | top_b).sum(axis=1)
     return np.where(_is_constant(a) | _is_constant(b), np.nan, shared / np.maximum(either, 1))
+
+
+def kl_divergence(student: Any, teacher: Any, *, floor: float = 0.01) -> np.ndarray:
+    """Kullback-Leibler divergence of maps as distributions over the pixels: Σ p log(p / q), in nats.
+
+    p is the teacher's map divided by its sum, q the student's; both with a share `floor` spread over all pixels, so
+    that one pixel that the student leaves out does not make it infinite. Relevance against the target (negative
+    values) is no probability, and counts as none. Blind to the scale of a map.
+
+    Args:
+        student: Maps, shape `(n, height, width)`.
+        teacher: Maps, same shape.
+        floor: Share of the whole that is spread evenly, in (0, 1). Default 0.01: no pixel is less than a hundredth of
+            what it had in an even map, and no value above log(pixels / floor).
+
+    Returns:
+        Values of at least 0, 0 for equal maps; NaN where a map has nothing positive. Shape `(n,)`.
+
+    Raises:
+        ValueError: Not two finite stacks of one shape, or `floor` outside (0, 1).
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras import metrics
+        >>> maps = np.array([[[3.0, 1.0]]])
+        >>> metrics.kl_divergence(maps[..., ::-1], maps).round(3), metrics.kl_divergence(maps, 2 * maps)
+        (array([0.537]), array([0.]))
+    """
+    if not 0 < floor < 1:
+        raise ValueError(f"`floor` must be a share between 0 and 1, such as 0.01. Received: floor={floor}.")
+    masses = [np.maximum(values, 0) for values in _pair(student, teacher)]
+    undefined = _is_zero(masses[0]) | _is_zero(masses[1])
+    sums = [mass.sum(axis=1, keepdims=True) for mass in masses]
+    q, p = (
+        (1 - floor) * mass / np.where(total > 0, total, 1) + floor / mass.shape[1]
+        for mass, total in zip(masses, sums, strict=True)
+    )
+    return np.where(undefined, np.nan, np.maximum((p * np.log(p / q)).sum(axis=1), 0))  # rounding can step below 0
 
 
 def _pair(student: Any, teacher: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -121,3 +121,25 @@ def test_options_are_checked():
     for top_k in (0, 1.1):
         with pytest.raises(ValueError, match="top_k"):
             metrics.top_k_iou(a, a, top_k=top_k)
+
+
+def test_kl_divergence_agrees_with_scipy():
+    """Of maps without zeros, and hardly any floor, it is the relative entropy of the normalised maps."""
+    ours, theirs = maps(0) + 0.1, maps(1) + 0.1
+    flat = [each.reshape(len(each), -1) for each in (theirs, ours)]
+    np.testing.assert_allclose(metrics.kl_divergence(ours, theirs, floor=1e-9), stats.entropy(*flat, axis=1), rtol=1e-6)
+
+
+def test_kl_divergence_is_zero_for_equal_maps_blind_to_scale_and_bounded():
+    np.testing.assert_allclose(metrics.kl_divergence(maps(0), 3 * maps(0)), 0, atol=1e-12)
+    left, right = np.zeros((2, 1, 2, 2))
+    left[0, 0, 0], right[0, 1, 1] = 1, 1
+    assert 0 < metrics.kl_divergence(left, right)[0] < np.log(4 / 0.01)
+
+
+def test_kl_divergence_counts_what_is_negative_as_nothing():
+    mixed = np.array([[[3.0, 1.0, -2.0]], [[-1.0, -2.0, 0.0]]])
+    positive = np.array([[[3.0, 1.0, 0.0]], [[1.0, 1.0, 1.0]]])
+    np.testing.assert_allclose(metrics.kl_divergence(mixed, positive), [0, np.nan], atol=1e-12)
+    with pytest.raises(ValueError, match="`floor` must be a share"):
+        metrics.kl_divergence(mixed, mixed, floor=0)

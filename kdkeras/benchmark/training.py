@@ -242,7 +242,8 @@ def _explanation_agreement(student: keras.Model, teacher: keras.Model, data: Dat
     layer = "stage3"
     own = layer if any(each.name == layer for each in student.layers) else None
     images = data.x_test[: settings.explained]
-    compared = kdkeras.explain.compare(teacher, student, images, teacher_layer=layer, student_layer=own)
+    layers = {"teacher_layer": layer, "student_layer": own}
+    compared = kdkeras.explain.compare(teacher, student, images, **layers, floor=False)
     return float(compared.summary["cosine"].mean)
 
 

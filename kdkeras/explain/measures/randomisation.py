@@ -10,14 +10,13 @@ import keras
 import numpy as np
 
 from kdkeras import metrics
-from kdkeras._recorder import record
 from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.measures.explainers import Explains, explainer_of
 from kdkeras.explain.measures.variants import single_subject
 from kdkeras.explain.method import Method
+from kdkeras.explain.random_model import clone_of, first_paths, make_random, weights_from_the_top
 from kdkeras.explain.summary import Summary, summarise
-from kdkeras.inputs import input_specs
-from kdkeras.layer_paths import find_layer, layer_paths
+from kdkeras.layer_paths import find_layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +64,6 @@ class Randomisation:
         return f"similarity to the explanations of '{self.model}' as it was trained\n{table}"
 
 
-_ADDED = ("name", "trainable", "dtype")  # to the configuration of every layer
 _NAMES = {"spearman": "Spearman", "cosine": "cosine", "ssim": "SSIM"}
 
 
@@ -124,8 +122,8 @@ def model_randomisation(
     if target is None and isinstance(explainer, Explanation):
         target = explainer.target
     asked = single_subject(model, x, target, batch_size=batch_size)
-    clone = _clone(model, asked.array[:1])
-    order = _top_down(clone, asked.array[:1])
+    clone = clone_of(model, asked.array[:1])
+    order = weights_from_the_top(clone, asked.array[:1])
     wanted = _wanted(clone, order, layers)
     original = explain(clone, asked.array, asked.target)
     random = np.random.default_rng(seed)
@@ -133,81 +131,12 @@ def model_randomisation(
     similarities = []
     for path, variables in order.items():
         for variable in variables:
-            variable.assign(_random(keras.ops.convert_to_numpy(variable), random))
+            make_random(variable, random)
         if path in wanted:
             similarities.append(_similarity(explain(clone, asked.array, asked.target), original))
             progress.update(len(similarities))
     measures = {name: np.stack([each[name] for each in similarities]) for name in similarities[0]}
     return Randomisation(model.name, tuple(path or model.name for path in order if path in wanted), measures)
-
-
-def _clone(model: keras.Model, sample: np.ndarray) -> keras.Model:
-    try:
-        clone = _made_again(model)
-        if not clone.built:
-            clone(sample, training=False)
-        clone.set_weights(model.get_weights())
-        for layer in clone._flatten_layers():
-            if isinstance(layer, keras.layers.Normalization):
-                layer.finalize_state()  # it computes with what it made of its weights
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise ValueError(
-            f"Model '{model.name}' cannot be cloned, and the caller's own is never made random. Give it a `get_config` "
-            "that returns the arguments of its constructor."
-        ) from error
-    same = [keras.ops.convert_to_numpy(each(sample, training=False)).astype("float32") for each in (model, clone)]
-    if not np.allclose(*same, rtol=1e-2, atol=1e-3, equal_nan=True):
-        raise ValueError(
-            f"A clone of model '{model.name}' with the same weights does not return the same. Let its `get_config` "
-            "return all arguments of its constructor."
-        )
-    return clone
-
-
-def _made_again(model: keras.Model) -> keras.Model:
-    if isinstance(model, keras.Sequential) or input_specs(model) is not None:
-        return keras.models.clone_model(model)
-    # A subclassed model that does not hand `**kwargs` on to Keras cannot take what Keras adds to its arguments.
-    config = model.get_config()
-    try:
-        return type(model).from_config(config)
-    except TypeError:
-        return type(model).from_config({key: config[key] for key in config if key not in _ADDED})
-
-
-def _top_down(model: keras.Model, sample: np.ndarray) -> dict[str, list[keras.Variable]]:
-    """Return the weights of each layer that has some of its own, the last called first.
-
-    A layer that is not called itself, as a cell whose recurrent layer runs it in one kernel, goes with the layer that
-    it lies in; what is left comes last.
-    """
-    paths = _paths(model)
-    with record([(layer, "call") for layer in paths]) as records:
-        model(sample, training=False)
-    by_id = {id(layer): path for layer, path in paths.items()}
-    places = {by_id[owner]: place for place, (owner, _) in enumerate(records)}
-
-    def place(path: str) -> int:
-        while path and path not in places:
-            path = path.rpartition("/")[0]
-        return places.get(path, -1)
-
-    own = {path: _own_weights(layer) for layer, path in paths.items()} | {"": _own_weights(model)}
-    return {path: own[path] for path in sorted(own, key=place, reverse=True) if own[path]}
-
-
-def _paths(model: keras.Model) -> dict[keras.layers.Layer, str]:
-    """Return the first path of each layer, in the order in which the model holds them."""
-    return {layer: path for path, layer in reversed(layer_paths(model).items())}
-
-
-def _own_weights(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """Return the float weights of a layer that are none of its sublayers', and were learned: not `adapt`ed."""
-    if isinstance(layer, keras.layers.Normalization):
-        return []
-    sublayers = layer._flatten_layers(include_self=False, recursive=False)
-    inner = {id(variable) for each in sublayers for variable in each.weights}
-    return [each for each in layer.weights if id(each) not in inner and keras.backend.is_float_dtype(each.dtype)]
 
 
 def _wanted(model: keras.Model, order: dict[str, list[keras.Variable]], layers: Sequence[str] | None) -> set[str]:
@@ -217,7 +146,7 @@ def _wanted(model: keras.Model, order: dict[str, list[keras.Variable]], layers: 
         raise ValueError(f"Model '{model.name}' has no layer with a kernel that could be made random.")
     if layers is None:
         return with_kernel
-    paths = _paths(model)
+    paths = first_paths(model)
     wanted = {paths[find_layer(model, path)] for path in layers}
     unknown = sorted(wanted - set(order))
     if unknown or not wanted:
@@ -226,13 +155,6 @@ def _wanted(model: keras.Model, order: dict[str, list[keras.Variable]], layers: 
             f"Received: {unknown or list(layers)}."
         )
     return wanted
-
-
-def _random(weight: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    if weight.ndim < 2:
-        return random.permutation(weight) if weight.ndim else weight
-    values = weight.astype("float64")
-    return random.normal(0, np.sqrt((values**2).mean()), weight.shape)
 
 
 def _similarity(now: np.ndarray, original: np.ndarray) -> dict[str, np.ndarray]:
