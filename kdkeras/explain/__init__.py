@@ -4,6 +4,8 @@
 `feature_importance` and `compare_importance` say what matters to the whole model, by shuffling columns.
 
 `faithfulness` measures whether an explanation is true of its model; its measures are functions too.
+
+`compare_structure`, `layer_similarity` and `class_selectivity` look at the layers and units inside.
 """
 
 from kdkeras.explain.attribution import METHODS as METHODS
@@ -24,6 +26,12 @@ from kdkeras.explain.importance import FeatureImportance as FeatureImportance
 from kdkeras.explain.importance import feature_importance as feature_importance
 from kdkeras.explain.importance_comparison import ImportanceComparison as ImportanceComparison
 from kdkeras.explain.importance_comparison import compare_importance as compare_importance
+from kdkeras.explain.insides import ClassSelectivity as ClassSelectivity
+from kdkeras.explain.insides import LayerSimilarity as LayerSimilarity
+from kdkeras.explain.insides import StructureComparison as StructureComparison
+from kdkeras.explain.insides import class_selectivity as class_selectivity
+from kdkeras.explain.insides import compare_structure as compare_structure
+from kdkeras.explain.insides import layer_similarity as layer_similarity
 from kdkeras.explain.measures import Faithfulness as Faithfulness
 from kdkeras.explain.measures import PerturbationCurve as PerturbationCurve
 from kdkeras.explain.measures import Randomisation as Randomisation
