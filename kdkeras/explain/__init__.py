@@ -32,6 +32,8 @@ from kdkeras.explain.insides import StructureComparison as StructureComparison
 from kdkeras.explain.insides import class_selectivity as class_selectivity
 from kdkeras.explain.insides import compare_structure as compare_structure
 from kdkeras.explain.insides import layer_similarity as layer_similarity
+from kdkeras.explain.maximisation import ActivationMaximum as ActivationMaximum
+from kdkeras.explain.maximisation import activation_maximisation as activation_maximisation
 from kdkeras.explain.measures import Faithfulness as Faithfulness
 from kdkeras.explain.measures import PerturbationCurve as PerturbationCurve
 from kdkeras.explain.measures import Randomisation as Randomisation

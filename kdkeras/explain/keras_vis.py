@@ -7,8 +7,10 @@ pass, so that the gradient flows from the one to the other.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -139,11 +141,18 @@ def _logits_and_features(signals: Signals) -> tuple[Any, Any]:
     return signals.logits, features
 
 
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Let tf-keras-vis 0.8.7 import `zoom` from a SciPy namespace that is going away, and an old module of its own."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Please import `zoom`", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="`tf_keras_vis.* deprecated", category=DeprecationWarning)
+        yield
+
+
 @functools.cache
 def _classes() -> dict[str, Any]:
-    with warnings.catch_warnings():
-        # tf-keras-vis 0.8.7 imports `zoom` from a SciPy namespace that is going away.
-        warnings.filterwarnings("ignore", message="Please import `zoom`", category=DeprecationWarning)
+    with quiet_import():
         from tf_keras_vis.gradcam import Gradcam
         from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
         from tf_keras_vis.layercam import Layercam
