@@ -85,6 +85,7 @@ def _section(result: BenchmarkResult, pair: str) -> report.Section:
         f"The verdict, better or worse than {REFERENCE}: a two-sided t-test of the accuracies, seed by seed, at 5 %: "
         "of twenty equal losses one would pass it by chance. Step cost is CPU time per training step over that of the "
         "student alone; it includes the teacher.",
+        *(f"The student of {loss} is larger: {size:,} parameters." for loss, size in result.larger(pair).items()),
     )
     picture = report.picture(
         accuracy_plot(rows),

@@ -123,6 +123,18 @@ class BenchmarkResult:
         of_seeds = {run["seed"]: run["teacher_accuracy"] for run in self.runs if run["pair"] == pair}
         return _figure(list(of_seeds.values()))
 
+    def larger(self, pair: str) -> dict[str, int]:
+        """Return the parameters of students that are not as large as the student alone: what a loss leaves in them.
+
+        Args:
+            pair: Name of the pair.
+
+        Returns:
+            Numbers of parameters by the loss.
+        """
+        sizes = {run["loss"]: run["parameters"]["student"] for run in self.runs if run["pair"] == pair}
+        return {loss: size for loss, size in sizes.items() if size != sizes.get(ALONE, size)}
+
     def table(self, pair: str) -> list[tuple[str, ...]]:
         """Return the rows of one pair as text: a header, then the losses by falling accuracy.
 

@@ -22,9 +22,7 @@ def seeker(activation=None, low=0.0):
     return model
 
 
-@pytest.mark.parametrize(
-    ("activation", "span"), [("softmax", (0, 1)), (None, (-1, 1)), (None, (0, 255))]
-)
+@pytest.mark.parametrize(("activation", "span"), [("softmax", (0, 1)), (None, (-1, 1)), (None, (0, 255))])
 def test_the_image_is_what_the_model_likes(activation, span):
     found = explain.activation_maximisation(seeker(activation), [0, 1], input_range=span, steps=60)
     assert found.images.min() >= span[0] and found.images.max() <= span[1]
