@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 _SMALLEST = 1e-6  # keeps log(α) finite where all samples, or none, go one way
+_TINY = 1e-37  # keeps log 0 finite in float32
 
 
 def mixture_cross_entropy(targets: Any, log_path: Any, log_leaves: Any) -> Any:
@@ -62,6 +63,10 @@ def path_cross_entropy(targets: Any, log_path: Any, log_leaves: Any) -> Any:
 def mixture_log_probabilities(log_path: Any, log_leaves: Any) -> Any:
     """Log-probabilities of the classes: log Σ_ℓ P_ℓ Q_ℓk.
 
+    One matrix product, with the greatest log Q of each class taken out before: several times as fast as the sum of
+    exponentials over (batch, leaves, classes), and as exact, because the greatest P of a sample is at least
+    1 / leaves. A class whose probability is e^85 times less than its best leaf has it counts as that.
+
     Args:
         log_path: log P of shape (batch, leaves).
         log_leaves: log Q of shape (leaves, classes).
@@ -75,8 +80,13 @@ def mixture_log_probabilities(log_path: Any, log_leaves: Any) -> Any:
         >>> log_path, log_leaves = np.log([[0.5, 0.5]]), np.log([[0.9, 0.1], [0.3, 0.7]])
         >>> np.exp(mixture_log_probabilities(log_path, log_leaves)).round(3)
         array([[0.6, 0.4]])
+
+    Reference:
+        The log-einsum-exp trick of [Peharz et al., 2020](https://arxiv.org/abs/2004.06231)
     """
-    return ops.logsumexp(log_path[:, :, None] + log_leaves[None], axis=1)  # (b, leaves, classes) -> (b, classes)
+    best = ops.stop_gradient(ops.max(log_leaves, axis=0))  # (classes,)
+    mixture = ops.matmul(ops.exp(log_path), ops.exp(log_leaves - best))  # (b, leaves) @ (leaves, classes)
+    return ops.log(mixture + _TINY) + best
 
 
 def balance_penalty(right_mass: Any, mass: Any, depths: np.ndarray) -> Any:

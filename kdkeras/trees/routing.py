@@ -48,10 +48,11 @@ def log_path_probabilities(node_logits: Any) -> Any:
         >>> np.exp(log_path).round(3)
         array([[0.125, 0.125, 0.375, 0.375]])
     """
+    log_right = ops.log_sigmoid(node_logits)
+    turns = ops.stack([log_right - node_logits, log_right], axis=-1)  # log σ(−z) = log σ(z) − z: (b, nodes, 2)
     log_reach = ops.zeros_like(node_logits[:, :1])
-    for logits in _levels(node_logits):  # (b, 2^d)
-        branches = ops.stack([ops.log_sigmoid(-logits), ops.log_sigmoid(logits)], axis=-1)  # (b, 2^d, 2)
-        log_reach = ops.reshape(log_reach[:, :, None] + branches, (-1, 2 * logits.shape[1]))  # (b, 2^(d+1))
+    for branches in _levels(turns):  # (b, 2^d, 2)
+        log_reach = ops.reshape(log_reach[:, :, None] + branches, (-1, 2 * branches.shape[1]))  # (b, 2^(d+1))
     return log_reach
 
 
@@ -84,6 +85,32 @@ def reach_probabilities(node_logits: Any) -> tuple[Any, Any]:
         branches = ops.stack([1.0 - right, right], axis=-1)  # (b, 2^d, 2)
         reach = ops.reshape(reach[:, :, None] * branches, (-1, 2 * logits.shape[1]))  # (b, 2^(d+1))
     return ops.concatenate(nodes, axis=1), reach
+
+
+def masses(leaf_mass: Any) -> tuple[Any, Any]:
+    """Return what reaches each inner node, and what turns right there, from what reaches the leaves.
+
+    Args:
+        leaf_mass: Tensor of shape (2^depth,), such as the mean of the path probabilities over a batch.
+
+    Returns:
+        The pair of two tensors of shape (2^depth − 1,): the mean of P_i, and the mean of P_i p_i.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.trees.routing import masses
+        >>> mass, right = masses(np.array([0.125, 0.125, 0.375, 0.375]))
+        >>> np.asarray(mass), np.asarray(right)
+        (array([1.  , 0.25, 0.75]), array([0.75 , 0.125, 0.375]))
+    """
+    levels = []
+    below = leaf_mass
+    while below.shape[0] > 1:
+        pairs = ops.reshape(below, (-1, 2))  # (2^d, 2): left and right child of each node
+        below = ops.sum(pairs, axis=1)
+        levels.append((below, pairs[:, 1]))
+    mass, right = zip(*reversed(levels), strict=True)
+    return ops.concatenate(mass), ops.concatenate(right)
 
 
 def best_leaf(node_logits: Any) -> Any:
@@ -157,6 +184,6 @@ def path_nodes(leaves: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _levels(node_logits: Any) -> list[Any]:
-    """Split (b, 2^depth − 1) into one (b, 2^d) tensor per level d."""
+    """Split (b, 2^depth − 1, ...) into one (b, 2^d, ...) tensor per level d."""
     depth = int(node_logits.shape[1]).bit_length()
     return [node_logits[:, 2**d - 1 : 2 ** (d + 1) - 1] for d in range(depth)]

@@ -96,6 +96,7 @@ class SoftDecisionTree(Answerable, keras.Model):
         self._decays_rate = False  # whether `fit` lowers the learning rate: with the default optimizer only
         self._has_own_loss = True
         self._mode = "mixture"
+        self._latest: tuple[Any, Any] | None = None  # output and log P of the latest call in training
         self._leaf_functions: dict[str, Any] = {}
 
     def get_config(self) -> dict[str, Any]:
@@ -145,15 +146,17 @@ class SoftDecisionTree(Answerable, keras.Model):
         """
         logits = self.node_logits(x, training)
         if training:
-            self.add_loss(self.penalty * self._balance(logits))
             log_path = routing.log_path_probabilities(logits)
+            self.add_loss(self.penalty * self._balance(log_path))
             log_mixture = objectives.mixture_log_probabilities(log_path, ops.log_softmax(self.leaf_logits))
         else:  # products instead of sums of logarithms, which integer TFLite cannot represent
             _, leaves = routing.reach_probabilities(logits)
             mixture = ops.matmul(leaves, ops.softmax(self.leaf_logits))
             log_mixture = ops.log(ops.maximum(mixture, keras.config.epsilon()))
         # A softmax returns normalised probabilities unchanged: this head gives losses and teachers the logits.
-        return self.softmax(log_mixture)
+        y_pred = self.softmax(log_mixture)
+        self._latest = (y_pred, log_path) if training else None
+        return y_pred
 
     def count_macs(self) -> int:
         """Return the multiply-accumulates of one sample: splits and mixture."""
@@ -174,16 +177,16 @@ class SoftDecisionTree(Answerable, keras.Model):
         centred = self.jitter(flat - self.center, training=training)
         return self.beta * ops.cast(self.splits(centred), self.variable_dtype)
 
-    def _balance(self, logits: Any) -> Any:
+    def _balance(self, log_path: Any) -> Any:
         """Update the running means with a batch, and return the penalty of the updated ones.
 
         The window grows as 2^d, because a split at depth d sees that much less of each batch. The gradient flows
         through the batch's part of the mean.
         """
-        nodes, _ = routing.reach_probabilities(logits)
+        batch_mass, batch_right = routing.masses(ops.mean(ops.exp(log_path), axis=0))
         share = ops.convert_to_tensor(2.0**-self._depths, self.variable_dtype)  # of this batch in the running mean
-        mass = (1 - share) * self.node_mass + share * ops.mean(nodes, axis=0)
-        right = (1 - share) * self.right_mass + share * ops.mean(nodes * ops.sigmoid(logits), axis=0)
+        mass = (1 - share) * self.node_mass + share * batch_mass
+        right = (1 - share) * self.right_mass + share * batch_right
         self.node_mass.assign(mass)
         self.right_mass.assign(right)
         return objectives.balance_penalty(right, mass, self._depths)
@@ -227,7 +230,11 @@ class SoftDecisionTree(Answerable, keras.Model):
         if not self._has_own_loss:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         loss = objectives.OBJECTIVES[self.objective]
-        log_path = routing.log_path_probabilities(self.node_logits(x, training))
+        of_call, self._latest = self._latest, None
+        if of_call is not None and of_call[0] is y_pred:  # the step has called the tree: route once, with one noise
+            log_path = of_call[1]
+        else:
+            log_path = routing.log_path_probabilities(self.node_logits(x, training))
         targets = objectives.as_probabilities(y, self.num_classes)
         per_sample = loss(targets, log_path, ops.log_softmax(self.leaf_logits))  # (b,)
         if sample_weight is not None:
