@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kdkeras.signals import Indexed as Indexed
     from kdkeras.signals import Paired as Paired
     from kdkeras.trees import SoftDecisionTree as SoftDecisionTree
+    from kdkeras.trees import SoftRegressionTree as SoftRegressionTree
 
 __version__ = "0.1.0"
 
@@ -54,6 +55,7 @@ _MEMBERS = {
     "Indexed": "kdkeras.signals",
     "Paired": "kdkeras.signals",
     "SoftDecisionTree": "kdkeras.trees",
+    "SoftRegressionTree": "kdkeras.trees",
     "initialize": "kdkeras.initialization",
     "load_model": "kdkeras.saving",
 }

@@ -16,6 +16,7 @@ class Anatomy(NamedTuple):
         leaves: Class probabilities of every leaf, shape (leaves, classes).
         node_mass: Share of the training samples that reaches each split, shape (nodes,).
         leaf_mass: The same for leaves, shape (leaves,).
+        task: `"classification"`, or `"regression"`, where leaves hold means instead of probabilities.
     """
 
     filters: np.ndarray
@@ -23,6 +24,7 @@ class Anatomy(NamedTuple):
     leaves: np.ndarray
     node_mass: np.ndarray
     leaf_mass: np.ndarray
+    task: str = "classification"
 
     @property
     def depth(self) -> int:

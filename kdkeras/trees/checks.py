@@ -14,43 +14,82 @@ MAX_DEPTH = 12  # 4095 splits: each level doubles time and memory, and nobody re
 
 def check_settings(
     depth: int,
-    num_classes: int,
     penalty: float,
     noise: float,
     objective: str,
-    beta: float,
     objectives: Collection[str],
 ) -> None:
     """Raise if a tree cannot be made so.
 
     Args:
         depth: Levels of splits.
-        num_classes: Number of classes.
         penalty: Weight of the balance penalty.
         noise: Standard deviation of the noise in training.
         objective: Name of the training loss.
-        beta: Inverse temperature of the splits.
         objectives: The names that exist.
 
     Raises:
-        TypeError: `depth` or `num_classes` is not an integer.
+        TypeError: `depth` is not an integer.
         ValueError: A value is out of its range.
     """
-    for name, value in (("depth", depth), ("num_classes", num_classes)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise TypeError(f"SoftDecisionTree needs an integer {name}. Received: {value!r}.")
+    check_integer("depth", depth)
     if not 1 <= depth <= MAX_DEPTH:
         raise ValueError(f"SoftDecisionTree needs a depth in 1…{MAX_DEPTH}. Received: {depth}.")
-    if num_classes < 2:
-        raise ValueError(f"SoftDecisionTree needs num_classes of at least 2. Received: {num_classes}.")
     if not 0 <= penalty < float("inf"):
         raise ValueError(f"SoftDecisionTree needs a finite penalty of at least 0. Received: {penalty}.")
     if not 0 <= noise <= 1:
         raise ValueError(f"SoftDecisionTree needs a noise in 0…1. Received: {noise}. Scale the features instead.")
-    if not 0 < beta < float("inf"):
-        raise ValueError(f"SoftDecisionTree needs a finite beta above 0. Received: {beta}.")
     if objective not in objectives:
         raise ValueError(f"SoftDecisionTree needs an objective of {tuple(objectives)}. Received: {objective!r}.")
+
+
+def check_integer(name: str, value: Any, minimum: int | None = None) -> None:
+    """Raise if a setting is not a whole number, or below its minimum.
+
+    Args:
+        name: Name of the setting.
+        value: Its value.
+        minimum: Least value. Default: none.
+
+    Raises:
+        TypeError: It is not an integer.
+        ValueError: It is too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"SoftDecisionTree needs an integer {name}. Received: {value!r}.")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"SoftDecisionTree needs {name} of at least {minimum}. Received: {value}.")
+
+
+def check_beta(beta: Any) -> None:
+    """Raise if β is neither a number above 0 nor "learned".
+
+    Args:
+        beta: What was given.
+
+    Raises:
+        TypeError: It is neither a number nor a name.
+        ValueError: It is out of its range, or another name.
+    """
+    if isinstance(beta, bool) or not isinstance(beta, (int, float, np.number, str)):
+        raise TypeError(f"SoftDecisionTree needs a number or 'learned' as beta. Received: {beta!r}.")
+    if (isinstance(beta, str) and beta != "learned") or (not isinstance(beta, str) and not 0 < beta < float("inf")):
+        raise ValueError(f"SoftDecisionTree needs a finite beta above 0, or 'learned'. Received: {beta!r}.")
+
+
+def need_classes(task: str, what: str, instead: str) -> None:
+    """Raise if a tree has no classes.
+
+    Args:
+        task: The tree's.
+        what: What needs them.
+        instead: What to do.
+
+    Raises:
+        ValueError: It is a regression tree.
+    """
+    if task == "regression":
+        raise ValueError(f"{what} needs leaves that name a class. Received: a regression tree. {instead}.")
 
 
 def check_samples(x: Any, sample_shape: tuple[int, ...] | None, name: str = "x") -> np.ndarray:
@@ -169,3 +208,40 @@ def check_probabilities(values: Any, samples: int, num_classes: int, name: str) 
             f"{sums.max():g}, least value {values.min():g}. Apply a softmax first."
         )
     return values
+
+
+def check_values(values: Any, samples: int, targets: int, name: str) -> np.ndarray:
+    """Return target values as an array, or raise if they are none.
+
+    Args:
+        values: Array of shape (n, targets), or (n,) where there is one target.
+        samples: The n that x has.
+        targets: The tree's number of target values.
+        name: What to call them in the message.
+
+    Returns:
+        `values` as a float32 numpy array of shape (n, targets).
+
+    Raises:
+        TypeError: They are missing, or not numbers.
+        ValueError: The shape differs, or a value is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.trees.checks import check_values
+        >>> check_values(np.zeros((5, 2)), samples=5, targets=1, name="y")
+        Traceback (most recent call last):
+        ValueError: y must have shape (5, 1): samples, num_targets. Received: (5, 2)...
+    """
+    values = np.asarray(values)
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"The tree needs numbers as targets. Received: {name} of dtype {values.dtype}.")
+    if targets == 1 and values.ndim == 1:
+        values = values[:, None]
+    if values.shape != (samples, targets):
+        raise ValueError(
+            f"{name} must have shape ({samples}, {targets}): samples, num_targets. Received: {values.shape}. "
+            "Give the tree that many targets (`num_targets=`)."
+        )
+    check_finite(values, name)
+    return values.astype("float32")

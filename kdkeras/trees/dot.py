@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kdkeras.trees.anatomy import Anatomy, DecisionPath, class_labels, feature_labels
 from kdkeras.trees.drawing import ACCENT, INK, QUIET
 from kdkeras.trees.pruning import subtrees
-from kdkeras.trees.wording import leaf_range, percent, weighted_sum
+from kdkeras.trees.wording import leaf_range, percent, short_lines, weighted_sum
 
 
 def dot_source(
@@ -73,9 +73,8 @@ def dot_source(
             width = 0.6 + 5 * below.mass[node]
             lines.append(f'  {(node - 1) // 2} -> {node} [label="{turn}", penwidth={width:.1f}{colour}];')
         if below.closed[node]:
-            best = int(below.values[node].argmax())
             where = f"{leaf_range(*below.leaves_below(node))} · {share}"
-            label = _label(classes[best], f"p {below.values[node, best]:.2f}", where)
+            label = _label(*short_lines(below.values[node], classes, anatomy.task), where)
             lines.append(f'  {node} [label={label}, fillcolor="#f1f2f3"{accent}];')
         else:
             score = weighted_sum(anatomy.filters[node], features, max_features, anatomy.biases[node])

@@ -60,6 +60,47 @@ def path_cross_entropy(targets: Any, log_path: Any, log_leaves: Any) -> Any:
     return ops.sum(ops.exp(log_path) * leaf_cross_entropy, axis=-1)
 
 
+def mixture_squared_error(targets: Any, log_path: Any, means: Any) -> Any:
+    """Squared error of the whole tree's prediction: mean_k (T_k − Σ_ℓ P_ℓ μ_ℓk)².
+
+    Args:
+        targets: Target values T of shape (batch, targets).
+        log_path: log P of shape (batch, leaves).
+        means: μ of shape (leaves, targets).
+
+    Returns:
+        Tensor of shape (batch,).
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.trees.objectives import mixture_squared_error
+        >>> float(mixture_squared_error(np.array([[1.0]]), np.log([[0.5, 0.5]]), np.array([[0.0], [1.0]]))[0])
+        0.25
+    """
+    return ops.mean(ops.square(targets - ops.matmul(ops.exp(log_path), means)), axis=-1)
+
+
+def path_squared_error(targets: Any, log_path: Any, means: Any) -> Any:
+    """Expected squared error of a single leaf: Σ_ℓ P_ℓ · mean_k (T_k − μ_ℓk)².
+
+    Args:
+        targets: Target values T of shape (batch, targets).
+        log_path: log P of shape (batch, leaves).
+        means: μ of shape (leaves, targets).
+
+    Returns:
+        Tensor of shape (batch,).
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.trees.objectives import path_squared_error
+        >>> float(path_squared_error(np.array([[1.0]]), np.log([[0.5, 0.5]]), np.array([[0.0], [1.0]]))[0])
+        0.5
+    """
+    error = ops.mean(ops.square(targets[:, None] - means), axis=-1)  # (b, leaves)
+    return ops.sum(ops.exp(log_path) * error, axis=-1)
+
+
 def mixture_log_probabilities(log_path: Any, log_leaves: Any) -> Any:
     """Log-probabilities of the classes: log Σ_ℓ P_ℓ Q_ℓk.
 
@@ -160,3 +201,4 @@ def accuracy(y_true: Any, y_pred: Any) -> Any:
 
 
 OBJECTIVES = {"mixture": mixture_cross_entropy, "path": path_cross_entropy}
+SQUARED = {"mixture": mixture_squared_error, "path": path_squared_error}

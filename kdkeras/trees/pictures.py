@@ -14,6 +14,7 @@ import numpy as np
 from kdkeras._plain_text import plain_text
 from kdkeras.trees import drawing
 from kdkeras.trees.anatomy import Anatomy, DecisionPath, class_labels, feature_labels
+from kdkeras.trees.checks import need_classes
 from kdkeras.trees.pruning import Subtrees, level_of, subtrees
 from kdkeras.trees.wording import percent
 
@@ -79,7 +80,8 @@ def plot_tree(
         A matplotlib `Figure`.
 
     Raises:
-        ValueError: The number of names does not fit, or `max_depth` or `min_mass` is out of range.
+        ValueError: The number of names does not fit, `max_depth` or `min_mass` is out of range, or it is a regression
+            tree.
 
     Example:
         >>> import numpy as np
@@ -92,6 +94,7 @@ def plot_tree(
     """
     from matplotlib.figure import Figure
 
+    need_classes(anatomy.task, "`plot`", "Draw it with `to_graphviz`")
     shape = anatomy.filters.shape[1:]
     if max_depth is None:
         max_depth = 4 if drawing.is_image(shape) else 3

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kdkeras.trees.anatomy import Anatomy
+from kdkeras.trees.checks import need_classes
 
 
 def level_of(node: int) -> int:
@@ -74,11 +75,12 @@ def subtrees(anatomy: Anatomy, min_mass: float | None = None) -> Subtrees:
         The `Subtrees`.
 
     Raises:
-        ValueError: `min_mass` is not in 0…1.
+        ValueError: `min_mass` is not in 0…1, or is given for a regression tree, whose leaves name no class.
 
     Example:
         >>> import numpy as np
         >>> from kdkeras.trees.anatomy import Anatomy
+    from kdkeras.trees.checks import need_classes
         >>> from kdkeras.trees.pruning import subtrees
         >>> leaves = np.array([[0.9, 0.1], [0.7, 0.3], [0.6, 0.4], [0.0, 1.0]])
         >>> mass = np.array([0.2, 0.2, 0.01, 0.59])
@@ -92,6 +94,8 @@ def subtrees(anatomy: Anatomy, min_mass: float | None = None) -> Subtrees:
     """
     if min_mass is not None and not 0 <= min_mass <= 1:
         raise ValueError(f"`min_mass` must be a share in 0…1, or None to merge nothing. Received: {min_mass}.")
+    if min_mass is not None:
+        need_classes(anatomy.task, "`min_mass`", "Leave it out")
     splits = len(anatomy.biases)
     mass = np.concatenate([anatomy.node_mass, anatomy.leaf_mass])
     values = np.concatenate([np.zeros((splits, anatomy.leaves.shape[1])), anatomy.leaves])

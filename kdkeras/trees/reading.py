@@ -11,6 +11,7 @@ from keras import ops
 from kdkeras.trees import checks, pictures, routing, rules
 from kdkeras.trees.anatomy import Anatomy, DecisionPath, importances
 from kdkeras.trees.dot import dot_source
+from kdkeras.trees.leaves import ClassLeaves, MeanLeaves
 from kdkeras.trees.rule_list import Rule, list_rules
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class Readable:
     """The explanations of `SoftDecisionTree`, which holds the variables that they read."""
 
     depth: int
-    beta: float
+    betas: np.ndarray
+    leaves: ClassLeaves | MeanLeaves
     sample_shape: tuple[int, ...] | None
 
     def anatomy(self) -> Anatomy:
@@ -35,16 +37,17 @@ class Readable:
         """
         if self.sample_shape is None:
             raise ValueError("The tree has no splits yet, because it has seen no data. Call `fit` or `distill` first.")
-        kernel, biases = (self.beta * weight.numpy() for weight in self.splits.weights)
+        kernel, biases = (self.betas * weight.numpy() for weight in self.splits.weights)
         biases = biases - self.center.numpy() @ kernel
         mass, right = self.node_mass.numpy(), self.right_mass.numpy()
         last = slice(2 ** (self.depth - 1) - 1, None)  # the splits above the leaves
         return Anatomy(
             filters=kernel.T.reshape(-1, *self.sample_shape),
             biases=biases,
-            leaves=ops.convert_to_numpy(ops.softmax(self.leaf_logits)),
+            leaves=ops.convert_to_numpy(self.leaves.values(self.leaf_logits)),
             node_mass=mass,
             leaf_mass=np.stack([mass - right, right], axis=1)[last].ravel(),
+            task=self.leaves.task,
         )
 
     def decision_path(self, x: Any) -> DecisionPath:

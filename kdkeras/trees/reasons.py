@@ -13,7 +13,7 @@ from kdkeras.trees.anatomy import DecisionPath
 from kdkeras.trees.counterfactual import Counterfactual, find_counterfactual, limits_of
 from kdkeras.trees.reading import Readable
 from kdkeras.trees.sample_explanation import SampleExplanation, explain_path
-from kdkeras.trees.surrogate import HardTree, fit_hard_tree
+from kdkeras.trees.surrogate import HardTree, fit_hard_regression_tree, fit_hard_tree
 
 
 class Answerable(Readable):
@@ -103,8 +103,8 @@ class Answerable(Readable):
 
         Raises:
             TypeError: The sample is not numbers, or `target` is neither number nor name.
-            ValueError: The tree is not built, something does not fit it, the sample lies outside of the bounds, or the
-                best leaf has the class `target` already.
+            ValueError: The tree is not built, something does not fit it, the sample lies outside of the bounds, the
+                best leaf has the class `target` already, or it is a regression tree.
 
         Example:
             >>> import numpy as np
@@ -124,6 +124,7 @@ class Answerable(Readable):
             [Wachter, Mittelstadt & Russell, 2017](https://arxiv.org/abs/1711.00399)
         """
         anatomy = self.anatomy()
+        checks.need_classes(anatomy.task, "`counterfactual`", "Read `explain_sample` instead")
         sample = self._one_sample(x, "x[None]").astype(self.variable_dtype)
         limits = limits_of(sample, scales, bounds, fixed, feature_names)
         names = {"feature_names": feature_names, "class_names": class_names, "max_features": max_features}
@@ -152,7 +153,8 @@ class Answerable(Readable):
             seed: Of scikit-learn's choice among equally good splits. Default 0.
 
         Returns:
-            A `kdkeras.trees.HardTree` with scikit-learn's `DecisionTreeClassifier` as its `model`.
+            A `kdkeras.trees.HardTree` with scikit-learn's `DecisionTreeClassifier` as its `model`; of a regression
+            tree, a `DecisionTreeRegressor`, whose fidelity is the R² to this tree's predictions.
 
         Raises:
             TypeError: The samples are not numbers.
@@ -177,14 +179,16 @@ class Answerable(Readable):
         if isinstance(max_depth, bool) or not isinstance(max_depth, (int, np.integer)) or max_depth < 1:
             raise ValueError(f"`max_depth` must be a whole number of at least 1, or None. Received: {max_depth!r}.")
         x = checks.check_samples(x, self.sample_shape)
-        classes, test_classes = self._classes(x, mode), None
+        answers, test_answers = self._answers(x, mode), None
         if x_test is not None:
             x_test = checks.check_samples(x_test, self.sample_shape, "x_test")
-            test_classes = self._classes(x_test, mode)
-        return fit_hard_tree(x, classes, max_depth=max_depth, seed=seed, x_test=x_test, test_classes=test_classes)
+            test_answers = self._answers(x_test, mode)
+        fit = fit_hard_tree if self.leaves.task == "classification" else fit_hard_regression_tree
+        return fit(x, answers, max_depth=max_depth, seed=seed, x_test=x_test, test_answers=test_answers)
 
     def _ask(self, x: np.ndarray) -> tuple[DecisionPath, np.ndarray]:
         return self.decision_path(x), ops.convert_to_numpy(self(x, training=False))
 
-    def _classes(self, x: np.ndarray, mode: str) -> np.ndarray:
-        return self.predict(x, verbose=0, mode=mode).argmax(axis=1)
+    def _answers(self, x: np.ndarray, mode: str) -> np.ndarray:
+        said = self.predict(x, verbose=0, mode=mode)
+        return said if self.leaves.task == "regression" else said.argmax(axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 from kdkeras.trees.anatomy import Anatomy, class_labels, feature_labels
 from kdkeras.trees.checks import check_samples
 from kdkeras.trees.pruning import subtrees
-from kdkeras.trees.wording import leaf_range, percent, weighted_sum
+from kdkeras.trees.wording import describe, leaf_range, likeliest, percent, weighted_sum
 
 
 class Condition(NamedTuple):
@@ -54,9 +54,9 @@ class Rule(NamedTuple):
     Attributes:
         conditions: One per split on the way.
         leaves: First and last leaf that the rule stands for; the same number twice where nothing was merged.
-        class_index: The likeliest class there.
-        probability: Its probability.
-        distribution: Probabilities of all classes, shape (classes,).
+        class_index: The likeliest class there; −1 in a regression tree.
+        probability: Its probability; NaN in a regression tree.
+        distribution: Probabilities of all classes, shape (classes,), or the means of all targets.
         mass: Running share of the training samples that reaches the leaves.
         text: The rule in words, which `str(rule)` returns, too.
     """
@@ -144,10 +144,10 @@ def list_rules(
             collect(2 * node + 1, (*conditions, turn(node, "left")))
             collect(2 * node + 2, (*conditions, turn(node, "right")))
             return
-        best, mass, leaves = int(below.values[node].argmax()), float(below.mass[node]), below.leaves_below(node)
-        probability = float(below.values[node, best])
+        mass, leaves = float(below.mass[node]), below.leaves_below(node)
+        best, probability = likeliest(below.values[node], anatomy.task)
         if_text = "\nand ".join(condition.text for condition in conditions)
-        text = f"class {classes[best]}, probability {probability:.2f}"
+        text = describe(below.values[node], classes, anatomy.task)
         text += f" ({leaf_range(*leaves)}, {percent(mass)} of the training samples)"
         text = f"if {if_text}\nthen {text}" if conditions else f"always {text}"
         rules.append(Rule(conditions, leaves, best, probability, below.values[node], mass, text))

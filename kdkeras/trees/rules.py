@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kdkeras.trees.anatomy import Anatomy, class_labels, feature_labels
 from kdkeras.trees.pruning import Subtrees, subtrees
-from kdkeras.trees.wording import leaf_range, percent, weighted_sum
+from kdkeras.trees.wording import describe, leaf_range, percent, weighted_sum
 
 
 def export_text(
@@ -60,7 +60,7 @@ def export_text(
 
     def describe(node: int, prefix: str, branch: str) -> None:
         if below.closed[node]:
-            lines.append(prefix + branch + _leaf(below, node, classes))
+            lines.append(prefix + branch + _leaf(below, node, classes, anatomy.task))
             return
         score = weighted_sum(anatomy.filters[node], features, max_features, anatomy.biases[node])
         lines.append(f"{prefix}{branch}split {node} [{percent(below.mass[node])}]: score = {score}")
@@ -72,7 +72,6 @@ def export_text(
     return "\n".join(lines)
 
 
-def _leaf(below: Subtrees, node: int, classes: list[str]) -> str:
-    best = int(below.values[node].argmax())
+def _leaf(below: Subtrees, node: int, classes: list[str], task: str) -> str:
     name = f"{leaf_range(*below.leaves_below(node))} [{percent(below.mass[node])}]"
-    return f"{name}: class {classes[best]}, probability {below.values[node, best]:.2f}"
+    return f"{name}: {describe(below.values[node], classes, task)}"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kdkeras.trees.anatomy import Anatomy, DecisionPath, class_labels, feature_labels
-from kdkeras.trees.wording import heaviest
+from kdkeras.trees.wording import describe, heaviest, likeliest
 
 
 class Step(NamedTuple):
@@ -39,11 +39,11 @@ class SampleExplanation(NamedTuple):
     Attributes:
         steps: One per level of splits, from the root down.
         leaf: Number of the leaf.
-        class_index: The likeliest class of that leaf.
-        probability: Its probability there.
-        distribution: Probabilities of all classes in that leaf, shape (classes,).
+        class_index: The likeliest class of that leaf; −1 in a regression tree.
+        probability: Its probability there; NaN in a regression tree.
+        distribution: Probabilities of all classes in that leaf, shape (classes,), or the means of all targets.
         path_probability: Probability that the sample reaches the leaf. Far below 1, other leaves matter too.
-        mixture: Probabilities of all classes by all leaves together, what `predict` returns, shape (classes,).
+        mixture: The same by all leaves together, what `predict` returns, shape (classes,).
         text: All of it in words, which `str(explanation)` returns, too.
     """
 
@@ -109,12 +109,11 @@ def explain_path(
         for node, right, probability in zip(path.nodes[0], path.right[0], path.probabilities[0], strict=True)
     )
     leaf, distribution, reached = int(path.leaf[0]), path.leaf_distribution[0], float(path.path_probability[0])
-    best, likeliest = int(distribution.argmax()), int(mixture.argmax())
-    probability = float(distribution[best])
+    best, probability = likeliest(distribution, anatomy.task)
     lines = [step.text for step in steps]
-    lines.append(f"Leaf {leaf}: class {classes[best]}, probability {probability:.2f}. ")
+    lines.append(f"Leaf {leaf}: {describe(distribution, classes, anatomy.task)}. ")
     lines[-1] += f"The sample reaches it with probability {reached:.2f}."
-    lines.append(f"All leaves together: class {classes[likeliest]}, probability {mixture[likeliest]:.2f}.")
+    lines.append(f"All leaves together: {describe(mixture, classes, anatomy.task)}.")
     return SampleExplanation(steps, leaf, best, probability, distribution, reached, mixture, "\n".join(lines))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 from keras import ops
 
 from kdkeras.inputs import is_array_like
-from kdkeras.trees import checks, objectives, routing
+from kdkeras.trees import checks, feature_subsets, objectives, routing
+from kdkeras.trees.inverse_temperature import LEARNED, InverseTemperature
+from kdkeras.trees.leaves import ClassLeaves, MeanLeaves
 from kdkeras.trees.reasons import Answerable
-from kdkeras.trees.transfer import teacher_targets
 
 EPOCHS = 80  # from cross-validation on digits, between 40 and 100
 LEARNING_RATE = 0.02  # from cross-validation on digits, between 0.01 and 0.05
@@ -41,7 +43,13 @@ class SoftDecisionTree(Answerable, keras.Model):
             Default 0.1, from cross-validation on digits.
         objective: `"mixture"` (default): cross-entropy of the mixture. `"path"`: expected cross-entropy of a single
             leaf, so that each leaf must be right on its own; see `kdkeras.trees.objectives`.
-        beta: Inverse temperature β of the splits. Larger starts with crisper splits. Default 1.
+        beta: Inverse temperature β of the splits. Larger starts with crisper splits. `"learned"`: one trainable β per
+            split, from 1; since the weights can grow as well, it changes how fast splits become crisp, not what they
+            can express. Default 1. A number may be set between steps, and `kdkeras.callbacks.Anneal(tree, "beta",
+            schedule)` does so.
+        max_features: How many features each split sees, drawn at random with Keras' seed when the tree is built: a
+            number, a share in 0…1, `"sqrt"` or `"log2"`, as in scikit-learn. Fewer make shorter explanations. Default:
+            None, all.
         **kwargs: Passed to `keras.Model` (`name`, `dtype`).
 
     Attributes:
@@ -49,7 +57,7 @@ class SoftDecisionTree(Answerable, keras.Model):
         history: Keras' `History` of the latest training.
 
     Raises:
-        TypeError: `depth` or `num_classes` is not an integer.
+        TypeError: `depth` or `num_classes` is not an integer, or `beta` or `max_features` is neither number nor name.
         ValueError: An argument is out of its range.
 
     Example:
@@ -77,21 +85,27 @@ class SoftDecisionTree(Answerable, keras.Model):
         penalty: float = 0.1,
         noise: float = 0.1,
         objective: str = "mixture",
-        beta: float = 1.0,
+        beta: float | str = 1.0,
+        max_features: int | float | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        checks.check_settings(depth, num_classes, penalty, noise, objective, beta, objectives.OBJECTIVES)
+        self.leaves = self._make_leaves(num_classes)
+        checks.check_settings(depth, penalty, noise, objective, self.leaves.objectives)
+        feature_subsets.check_max_features(max_features)
         self.depth = int(depth)
-        self.num_classes = int(num_classes)
+        self.num_classes = int(num_classes)  # the size of a leaf
         self.penalty = float(penalty)
         self.noise = float(noise)
         self.objective = objective
-        self.beta = float(beta)
+        self.max_features = max_features
         self.sample_shape: tuple[int, ...] | None = None
-        self.jitter = keras.layers.GaussianNoise(self.noise, name="jitter")
-        self.splits = keras.layers.Dense(2**depth - 1, kernel_initializer="lecun_normal", name="splits")
-        self.softmax = keras.layers.Softmax(dtype=self.variable_dtype, name="softmax")
+        self.jitter = keras.layers.GaussianNoise(self.noise, dtype=self.variable_dtype, name="jitter")
+        self.splits = keras.layers.Dense(
+            2**depth - 1, kernel_initializer="lecun_normal", dtype=self.dtype_policy, name="splits"
+        )
+        self.sharpness = InverseTemperature(beta, 2**depth - 1, dtype=self.variable_dtype, name="beta")
+        self.head = self.leaves.head(self.variable_dtype)
         self._depths = routing.node_depths(depth)
         self._decays_rate = False  # whether `fit` lowers the learning rate: with the default optimizer only
         self._has_own_loss = True
@@ -99,9 +113,27 @@ class SoftDecisionTree(Answerable, keras.Model):
         self._latest: tuple[Any, Any] | None = None  # output and log P of the latest call in training
         self._leaf_functions: dict[str, Any] = {}
 
+    def _make_leaves(self, num_classes: int) -> ClassLeaves | MeanLeaves:
+        checks.check_integer("num_classes", num_classes, minimum=2)
+        return ClassLeaves(int(num_classes))
+
+    @property
+    def beta(self) -> float | str:
+        """Inverse temperature of the splits, or `"learned"`; `betas` has the numbers then."""
+        return LEARNED if self.sharpness.learned else float(self.sharpness.numbers())
+
+    @beta.setter
+    def beta(self, value: float) -> None:
+        self.sharpness.set(value)
+
+    @property
+    def betas(self) -> np.ndarray:
+        """Inverse temperature of every split, shape (2^depth − 1,)."""
+        return np.broadcast_to(self.sharpness.numbers(), self._depths.shape)
+
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
-        names = ("depth", "num_classes", "penalty", "noise", "objective", "beta")
+        names = ("depth", "num_classes", "penalty", "noise", "objective", "beta", "max_features")
         return super().get_config() | {name: getattr(self, name) for name in names}
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -114,11 +146,14 @@ class SoftDecisionTree(Answerable, keras.Model):
         self.sample_shape = tuple(input_shape[1:])
         self.input_spec = keras.layers.InputSpec(shape=(None, *self.sample_shape))
         features = math.prod(self.sample_shape)
+        size = feature_subsets.subset_size(self.max_features, features)
+        if size < features:
+            self._restrict_splits(features, size)
         self.splits.build((None, features))
         self.center = self._statistic(np.zeros(features), "center")  # of the samples: the splits learn around it
         self.leaf_logits = self.add_weight(
             shape=(2**self.depth, self.num_classes),
-            initializer=keras.initializers.RandomNormal(stddev=0.01),
+            initializer=self.leaves.initializer,
             autocast=False,
             name="phi",
         )
@@ -127,6 +162,18 @@ class SoftDecisionTree(Answerable, keras.Model):
         self.node_mass = self._statistic(even, "node_mass")  # of P_i
         self.right_mass = self._statistic(even / 2, "right_mass")  # of P_i p_i
         self.built = True
+
+    def _restrict_splits(self, features: int, size: int) -> None:
+        """Let each split see `size` features, the same ones for good."""
+        mask = self.add_weight(
+            shape=(features, 2**self.depth - 1),
+            initializer=functools.partial(feature_subsets.random_mask, size=size),
+            trainable=False,
+            autocast=False,
+            name="feature_mask",
+        )
+        subset = feature_subsets.Subset(mask)
+        self.splits.kernel_initializer, self.splits.kernel_constraint = subset.initializer, subset
 
     def _statistic(self, start: np.ndarray, name: str) -> keras.Variable:
         def initializer(shape: tuple[int, ...], dtype: str | None = None) -> Any:
@@ -145,17 +192,13 @@ class SoftDecisionTree(Answerable, keras.Model):
             Tensor of shape (batch, num_classes).
         """
         logits = self.node_logits(x, training)
-        if training:
-            log_path = routing.log_path_probabilities(logits)
-            self.add_loss(self.penalty * self._balance(log_path))
-            log_mixture = objectives.mixture_log_probabilities(log_path, ops.log_softmax(self.leaf_logits))
-        else:  # products instead of sums of logarithms, which integer TFLite cannot represent
+        if not training:
             _, leaves = routing.reach_probabilities(logits)
-            mixture = ops.matmul(leaves, ops.softmax(self.leaf_logits))
-            log_mixture = ops.log(ops.maximum(mixture, keras.config.epsilon()))
-        # A softmax returns normalised probabilities unchanged: this head gives losses and teachers the logits.
-        y_pred = self.softmax(log_mixture)
-        self._latest = (y_pred, log_path) if training else None
+            return self.head(self.leaves.mix(leaves, self.leaf_logits))
+        log_path = routing.log_path_probabilities(logits)
+        self.add_loss(self.penalty * self._balance(log_path))
+        y_pred = self.head(self.leaves.mix_in_training(log_path, self.leaf_logits))
+        self._latest = y_pred, log_path
         return y_pred
 
     def count_macs(self) -> int:
@@ -175,7 +218,7 @@ class SoftDecisionTree(Answerable, keras.Model):
         """
         flat = ops.reshape(ops.cast(x, self.variable_dtype), (-1, math.prod(self.sample_shape)))
         centred = self.jitter(flat - self.center, training=training)
-        return self.beta * ops.cast(self.splits(centred), self.variable_dtype)
+        return self.sharpness(ops.cast(self.splits(centred), self.variable_dtype))
 
     def _balance(self, log_path: Any) -> Any:
         """Update the running means with a batch, and return the penalty of the updated ones.
@@ -229,14 +272,12 @@ class SoftDecisionTree(Answerable, keras.Model):
         """Return the objective plus the balance penalty, or the compiled loss plus the penalty."""
         if not self._has_own_loss:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        loss = objectives.OBJECTIVES[self.objective]
         of_call, self._latest = self._latest, None
         if of_call is not None and of_call[0] is y_pred:  # the step has called the tree: route once, with one noise
             log_path = of_call[1]
         else:
             log_path = routing.log_path_probabilities(self.node_logits(x, training))
-        targets = objectives.as_probabilities(y, self.num_classes)
-        per_sample = loss(targets, log_path, ops.log_softmax(self.leaf_logits))  # (b,)
+        per_sample = self.leaves.loss(self.objective, y, log_path, self.leaf_logits)  # (b,)
         if sample_weight is not None:
             per_sample = per_sample * ops.cast(ops.reshape(sample_weight, (-1,)), per_sample.dtype)
         return ops.mean(per_sample) + sum(self.losses)
@@ -271,10 +312,10 @@ class SoftDecisionTree(Answerable, keras.Model):
         """
         if is_array_like(x):
             x = checks.check_samples(x, self.sample_shape)
-            y = checks.check_targets(y, len(x), self.num_classes)
+            y = self.leaves.check_targets(y, len(x))
             self._centre(x)
         if not self.compiled:
-            self.compile(metrics=[objectives.accuracy])
+            self.compile(metrics=self.leaves.metrics)
         epochs = EPOCHS if epochs is None else epochs
         if self._decays_rate:
             callbacks = [*keras.tree.flatten(callbacks or []), _CosineDecay(epochs)]
@@ -291,8 +332,10 @@ class SoftDecisionTree(Answerable, keras.Model):
         self,
         teacher: keras.Model | Callable[[Any], Any],
         x: Any,
+        y: Any = None,
         *,
         temperature: float = 1.0,
+        alpha: float = 1.0,
         epochs: int | None = None,
         batch_size: int | None = None,
         validation_data: tuple[Any, Any] | None = None,
@@ -307,7 +350,10 @@ class SoftDecisionTree(Answerable, keras.Model):
             teacher: A Keras classifier that ends in logits or softmax, or a function of `x` that returns class
                 probabilities (n, num_classes), such as a forest's `predict_proba`.
             x: Samples, shape (n, ...), with or without known labels.
+            y: Their true targets as in `fit`, of which the tree learns the share 1 − `alpha`. Default: none.
             temperature: The targets are softmax(teacher logits / temperature). Default 1.
+            alpha: Share of the teacher in the targets, in 0…1: α · teacher + (1 − α) · truth. Default 1, the teacher
+                alone.
             epochs: Default 80.
             batch_size: As in Keras, 32 by default.
             validation_data: Samples and their true targets, labels or probabilities.
@@ -320,7 +366,7 @@ class SoftDecisionTree(Answerable, keras.Model):
         Raises:
             TypeError: The teacher cannot be called, or the samples are not numbers.
             ValueError: The teacher's classes are not `num_classes`, its rows do not sum to 1, `temperature` is not
-                above 0, or the samples do not fit the tree.
+                above 0, `alpha` is not in 0…1 or below 1 without `y`, or samples or targets do not fit the tree.
 
         Example:
             >>> import numpy as np
@@ -334,12 +380,18 @@ class SoftDecisionTree(Answerable, keras.Model):
             True
         """
         x = checks.check_samples(x, self.sample_shape)
-        targets = teacher_targets(teacher, x, self.num_classes, temperature)
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"`alpha` must be a share in 0…1. Received: {alpha}.")
+        if alpha < 1 and y is None:
+            raise ValueError(f"`alpha` below 1 needs the true targets. Received: alpha={alpha} without y. Pass `y`.")
+        targets = self.leaves.teacher_targets(teacher, x, temperature)
+        if y is not None:
+            truth = self.leaves.soft_targets(self.leaves.check_targets(y, len(x)))
+            targets = alpha * targets + (1 - alpha) * truth
         if validation_data is not None:
             x_valid, y_valid = validation_data
-            y_valid = checks.check_targets(y_valid, len(x_valid), self.num_classes)
             # One-hot, as the teacher's targets: Keras fixes the form of the targets for its metrics.
-            validation_data = (x_valid, np.asarray(objectives.as_probabilities(y_valid, self.num_classes)))
+            validation_data = (x_valid, self.leaves.soft_targets(self.leaves.check_targets(y_valid, len(x_valid))))
         self.fit(x, targets, batch_size, epochs, verbose=verbose, callbacks=callbacks, validation_data=validation_data)
         return self
 
@@ -391,7 +443,7 @@ class SoftDecisionTree(Answerable, keras.Model):
             return super().predict_step(data)
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         leaf = routing.choose_leaf(self.node_logits(x), self._mode)
-        return ops.take(ops.softmax(self.leaf_logits), leaf, axis=0)
+        return ops.take(self.leaves.values(self.leaf_logits), leaf, axis=0)
 
 
 class _CosineDecay(keras.callbacks.Callback):

@@ -1,4 +1,4 @@
-"""What a teacher hands to a tree: class probabilities for the samples, computed once."""
+"""What a teacher hands to a tree: class probabilities or values for the samples, computed once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras import ops
 
 from kdkeras.ops import log_soften
 from kdkeras.signals import predict_logits
-from kdkeras.trees.checks import check_probabilities
+from kdkeras.trees.checks import check_probabilities, check_values
 
 _SMALLEST = 1e-30  # stands in for log 0
 
@@ -61,3 +61,40 @@ def teacher_targets(
             f"{type(teacher).__name__}. Of a scikit-learn classifier, pass its `predict_proba`."
         )
     return ops.convert_to_numpy(ops.exp(log_soften(logits, temperature)))
+
+
+def teacher_values(
+    teacher: keras.Model | Callable[[Any], Any], x: np.ndarray, num_targets: int, temperature: float
+) -> np.ndarray:
+    """Return what a regression teacher predicts for each sample.
+
+    Args:
+        teacher: A Keras model, or a function of `x`, that returns values (n, num_targets), or (n,) for one target.
+        x: Samples, shape (n, ...).
+        num_targets: The tree's number of target values.
+        temperature: Must be 1: values are not softened.
+
+    Returns:
+        float32 array of shape (n, num_targets).
+
+    Raises:
+        TypeError: The teacher is neither a Keras model nor a function.
+        ValueError: Its values do not fit the tree, or a temperature is given.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.trees.transfer import teacher_values
+        >>> teacher_values(lambda x: 2 * x[:, 0], np.ones((2, 3)), num_targets=1, temperature=1.0)
+        array([[2.],
+               [2.]], dtype=float32)
+    """
+    if temperature != 1:
+        raise ValueError(f"Values have no temperature: it must be 1 for a regression tree. Received: {temperature}.")
+    if isinstance(teacher, keras.Model):
+        return check_values(teacher.predict(x, verbose=0), len(x), num_targets, "The teacher's output")
+    if callable(teacher):
+        return check_values(teacher(x), len(x), num_targets, "The teacher's output")
+    raise TypeError(
+        f"`teacher` must be a Keras model or a function that returns values. Received: {type(teacher).__name__}. "
+        "Of a scikit-learn regressor, pass its `predict`."
+    )

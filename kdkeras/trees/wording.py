@@ -83,5 +83,54 @@ def leaf_range(first: int, last: int) -> str:
     return f"leaf {first}" if first == last else f"leaves {first}-{last}"
 
 
+def likeliest(values: np.ndarray, task: str) -> tuple[int, float]:
+    """Return the likeliest class of a leaf and its probability, or (−1, NaN) for means.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.trees.wording import likeliest
+        >>> likeliest(np.array([0.25, 0.75]), "classification"), likeliest(np.array([3.0]), "regression")
+        ((1, 0.75), (-1, nan))
+    """
+    if task == "regression":
+        return -1, float("nan")
+    best = int(values.argmax())
+    return best, float(values[best])
+
+
+def short_lines(values: np.ndarray, names: Sequence[str], task: str) -> list[str]:
+    """Return what a leaf says on few short lines.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.trees.wording import short_lines
+        >>> short_lines(np.array([0.2, 0.8]), ["no", "yes"], "classification")
+        ['yes', 'p 0.80']
+        >>> short_lines(np.array([0.5]), ["0"], "regression")
+        ['mean 0.5']
+    """
+    best, probability = likeliest(values, task)
+    return [describe(values, names, task)] if best < 0 else [names[best], f"p {probability:.2f}"]
+
+
+def describe(values: np.ndarray, names: Sequence[str], task: str) -> str:
+    """Return what a leaf says in words.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.trees.wording import describe
+        >>> describe(np.array([0.2, 0.8]), ["no", "yes"], "classification")
+        'class yes, probability 0.80'
+        >>> describe(np.array([0.5]), ["0"], "regression"), describe(np.array([1.0, 2]), ["a", "b"], "regression")
+        ('mean 0.5', 'means a = 1, b = 2')
+    """
+    best, probability = likeliest(values, task)
+    if best >= 0:
+        return f"class {names[best]}, probability {probability:.2f}"
+    if len(values) == 1:
+        return f"mean {values[0]:.3g}"
+    return "means " + ", ".join(f"{name} = {value:.3g}" for name, value in zip(names, values, strict=True))
+
+
 def _signed(weight: float) -> str:
     return f"{'-' if weight < 0 else '+'} {abs(weight):.2f}"

@@ -61,7 +61,7 @@ def test_beta_sharpens_the_splits():
     x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
     soft, sharp = SoftDecisionTree(2, 3), SoftDecisionTree(2, 3, beta=4.0)
     soft(x), sharp(x)
-    sharp.set_weights(soft.get_weights())
+    sharp.splits.set_weights(soft.splits.get_weights())
     np.testing.assert_allclose(sharp.node_logits(x), 4 * np.asarray(soft.node_logits(x)), rtol=1e-5)
 
 

