@@ -19,4 +19,6 @@ def test_the_page_runs_as_written(tmp_path, monkeypatch, capsys):
     assert names["answer"].found
     assert names["hard"].test_fidelity > 0.9
     assert (tmp_path / "pruned_tree.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "tree.tflite").stat().st_size > 1000
+    assert names["annealed"].beta == 3.0
     assert (tmp_path / "tree.dot").read_text(encoding="utf-8").startswith("digraph tree {")

@@ -1,4 +1,4 @@
-"""The promised accuracy and fidelity of a tree of depth 6; `benchmarks/soft_tree_digits.py` has the full table."""
+"""The promised accuracy and fidelity of a tree of depth 6; `benchmarks/soft_tree.py` has the full table, of depth 8."""
 
 import keras
 import numpy as np
