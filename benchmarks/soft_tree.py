@@ -33,10 +33,10 @@ import kdkeras
 SEEDS = (0, 1, 2)
 DEPTH = 8
 MODES = ("mixture", "best_leaf", "greedy")
-GRID = [{"penalty": penalty, "noise": noise} for noise in (0.0, 0.1, 0.3) for penalty in (0.1, 0.03)]
-# Chosen by `--select` on Fashion-MNIST, and taken for MNIST, too. Those of the digits are the defaults of the class,
-# which were chosen by cross-validation there.
-SETTINGS = {"digits": {}, "fashion_mnist": {"noise": 0.0}, "mnist_5k": {"noise": 0.0}}
+GRID = [{"penalty": penalty, "noise": noise} for penalty in (0.1, 0.03) for noise in (0.1, 0.3)]
+# The defaults of the class were chosen by cross-validation on digits; `--select` found nothing clearly better for
+# Fashion-MNIST, so that they stand everywhere.
+SETTINGS = {"fashion_mnist": {}, "digits": {}, "mnist_5k": {}}
 
 
 class Task(NamedTuple):
@@ -60,7 +60,7 @@ def main():
     select = parser.parse_args().select
     path = Path(__file__).with_suffix(".json")
     path = path.with_stem("soft_tree_selection") if select else path
-    tasks = [fashion(select)] if select else [digits(), fashion(select), mnist()]
+    tasks = [fashion(select)] if select else [fashion(select), digits(), mnist()]
     record = {
         "command": "python benchmarks/soft_tree.py" + (" --select" if select else ""),
         "depth": DEPTH,
@@ -120,7 +120,7 @@ def mnist():
     x, y = mnist_data()
     x = (x / 255).astype("float32").reshape(-1, 28, 28, 1)
     x, x_test, y, y_test = train_test_split(x, y, test_size=1000, stratify=y, random_state=0)
-    return Task("mnist_5k", x, y, x_test, y_test, x[:0], epochs=40, batch_size=64, teacher_epochs=15)
+    return Task("mnist_5k", x, y, x_test, y_test, x[:0], epochs=25, batch_size=64, teacher_epochs=15)
 
 
 def candidates(task):
