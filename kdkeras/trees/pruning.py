@@ -80,7 +80,6 @@ def subtrees(anatomy: Anatomy, min_mass: float | None = None) -> Subtrees:
     Example:
         >>> import numpy as np
         >>> from kdkeras.trees.anatomy import Anatomy
-    from kdkeras.trees.checks import need_classes
         >>> from kdkeras.trees.pruning import subtrees
         >>> leaves = np.array([[0.9, 0.1], [0.7, 0.3], [0.6, 0.4], [0.0, 1.0]])
         >>> mass = np.array([0.2, 0.2, 0.01, 0.59])

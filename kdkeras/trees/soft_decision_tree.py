@@ -13,12 +13,12 @@ from keras import ops
 
 from kdkeras.inputs import is_array_like
 from kdkeras.trees import checks, feature_subsets, objectives, routing
+from kdkeras.trees.cosine_decay import LEARNING_RATE, CosineDecay
 from kdkeras.trees.inverse_temperature import LEARNED, InverseTemperature
 from kdkeras.trees.leaves import ClassLeaves, MeanLeaves
 from kdkeras.trees.reasons import Answerable
 
 EPOCHS = 80  # from cross-validation on digits, between 40 and 100
-LEARNING_RATE = 0.02  # from cross-validation on digits, between 0.01 and 0.05
 
 
 @keras.saving.register_keras_serializable(package="kdkeras")
@@ -318,7 +318,7 @@ class SoftDecisionTree(Answerable, keras.Model):
             self.compile(metrics=self.leaves.metrics)
         epochs = EPOCHS if epochs is None else epochs
         if self._decays_rate:
-            callbacks = [*keras.tree.flatten(callbacks or []), _CosineDecay(epochs)]
+            callbacks = [*keras.tree.flatten(callbacks or []), CosineDecay(epochs)]
         return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def _centre(self, x: np.ndarray) -> None:
@@ -444,14 +444,3 @@ class SoftDecisionTree(Answerable, keras.Model):
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         leaf = routing.choose_leaf(self.node_logits(x), self._mode)
         return ops.take(self.leaves.values(self.leaf_logits), leaf, axis=0)
-
-
-class _CosineDecay(keras.callbacks.Callback):
-    """Lowers the learning rate from `LEARNING_RATE` to nearly 0 over the epochs."""
-
-    def __init__(self, epochs: int) -> None:
-        super().__init__()
-        self.epochs = epochs
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.model.optimizer.learning_rate = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))

@@ -332,7 +332,7 @@ def test_mixed_precision_keeps_the_routing_in_float32():
         ({"num_classes": 1}, ValueError, "num_classes of at least 2. Received: 1"),
         ({"penalty": -1}, ValueError, "penalty of at least 0. Received: -1"),
         ({"noise": 2}, ValueError, "noise in 0…1. Received: 2"),
-        ({"beta": 0}, ValueError, "beta above 0. Received: 0"),
+        ({"beta": 0}, ValueError, r"beta above 0, or 'learned'. Received: 0"),
         ({"objective": "log"}, ValueError, "Received: 'log'"),
     ],
 )
