@@ -86,4 +86,5 @@ class SoftDecisionTreeClassifier(ClassifierMixin, SoftTreeEstimator):
         Args:
             X: Features, shape (n, features).
         """
-        return self.classes_[self._ask(X).argmax(axis=1)]
+        best = self._ask(X).argmax(axis=1)  # first of all, this raises where nothing was fitted
+        return self.classes_[best]

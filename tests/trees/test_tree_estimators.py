@@ -21,7 +21,7 @@ def _data(n=120):
 @pytest.mark.parametrize("kind", [SoftDecisionTreeClassifier, SoftDecisionTreeRegressor])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_scikit_learn_accepts_the_estimator(kind):
-    results = check_estimator(kind(depth=2, epochs=30, batch_size=16))
+    results = check_estimator(kind(depth=2, epochs=15, batch_size=16))
     assert {result["status"] for result in results} <= {"passed", "skipped"}
     assert sum(result["status"] == "passed" for result in results) > 40
 
@@ -68,3 +68,5 @@ def test_what_cannot_be_fitted_is_said():
         SoftDecisionTreeRegressor().predict(x)
     with pytest.raises(NotFittedError):
         _ = SoftDecisionTreeClassifier().feature_importances_
+    with pytest.raises(NotFittedError):
+        SoftDecisionTreeClassifier().predict(x)
