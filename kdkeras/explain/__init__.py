@@ -32,6 +32,7 @@ from kdkeras.explain.insides import StructureComparison as StructureComparison
 from kdkeras.explain.insides import class_selectivity as class_selectivity
 from kdkeras.explain.insides import compare_structure as compare_structure
 from kdkeras.explain.insides import layer_similarity as layer_similarity
+from kdkeras.explain.lime import LIME as LIME
 from kdkeras.explain.maximisation import ActivationMaximum as ActivationMaximum
 from kdkeras.explain.maximisation import activation_maximisation as activation_maximisation
 from kdkeras.explain.measures import Faithfulness as Faithfulness
@@ -53,4 +54,5 @@ from kdkeras.explain.perturbation import RISE as RISE
 from kdkeras.explain.perturbation import Occlusion as Occlusion
 from kdkeras.explain.pictures import method_grid as method_grid
 from kdkeras.explain.rollout import AttentionRollout as AttentionRollout
+from kdkeras.explain.shap import SHAP as SHAP
 from kdkeras.explain.summary import Summary as Summary

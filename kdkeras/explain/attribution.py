@@ -12,9 +12,11 @@ from kdkeras.explain.class_activation import GradCAM, GradCAMPlusPlus, LayerCAM,
 from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.gradients import GradientTimesInput, IntegratedGradients, Saliency, SmoothGrad
 from kdkeras.explain.layer_choice import last_map_layer
+from kdkeras.explain.lime import LIME
 from kdkeras.explain.method import Method
 from kdkeras.explain.perturbation import RISE, Occlusion
 from kdkeras.explain.rollout import AttentionRollout
+from kdkeras.explain.shap import SHAP
 from kdkeras.explain.subject import Readers, Subject
 
 _CLASSES = (
@@ -28,6 +30,8 @@ _CLASSES = (
     IntegratedGradients,
     Occlusion,
     RISE,
+    LIME,
+    SHAP,
     AttentionRollout,
 )
 METHODS = {each.name: each for each in _CLASSES}
@@ -59,6 +63,8 @@ def attribute(
     | `"integrated_gradients"` | the same | yes | 32, and gradients |
     | `"occlusion"` | nothing | yes | one per window, feature or position |
     | `"rise"` | nothing | yes | 500 |
+    | `"lime"` | the extra `explain` | yes | 1,000 |
+    | `"shap"` | the extra `explain` | yes | 500; of tables times 50 background rows |
     | `"attention_rollout"` | a transformer; the same map for every target | no | 1 |
 
     Args:
