@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kdkeras import metrics as metrics
     from kdkeras import recipes as recipes
     from kdkeras import schemes as schemes
+    from kdkeras import students as students
     from kdkeras import targets as targets
     from kdkeras import teachers as teachers
     from kdkeras import testing as testing
@@ -45,6 +46,7 @@ _MODULES = (
     "metrics",
     "recipes",
     "schemes",
+    "students",
     "targets",
     "teachers",
     "testing",

@@ -17,6 +17,7 @@ from kdkeras.inputs import check_arrays, check_finite, is_array_like
 from kdkeras.labels import class_labels, class_logits, refuse_hidden_sigmoid
 from kdkeras.latency import Latency, measure
 from kdkeras.scores import ClassificationScores, RegressionScores, classification_scores, regression_scores
+from kdkeras.students import Student
 
 _LABELS = {
     "top_k": "top-{k}",
@@ -36,11 +37,12 @@ class Cost:
     """What a model costs to keep and to run.
 
     Attributes:
-        parameters: Number of weights, trainable or not.
+        parameters: Number of weights, trainable or not; of a scikit-learn student the numbers that it keeps.
         macs: Multiply-accumulates of one sample; `None` where the model cannot be counted.
-        file_bytes: Size of its weights in one HDF5 file, without optimizer state.
+        file_bytes: Size of its weights in one HDF5 file, without optimizer state; of a scikit-learn student, pickled.
         compression: The teacher's `file_bytes` over this model's.
-        latency: Time of one sample through a compiled `tf.function`, in milliseconds; `None` where not measured.
+        latency: Time of one sample through a compiled `tf.function`, or through scikit-learn, in milliseconds; `None`
+            where not measured.
     """
 
     parameters: int
@@ -114,7 +116,7 @@ class Comparison:
 
 def compare(
     teacher: keras.Model,
-    student: keras.Model | Mapping[str, keras.Model],
+    student: keras.Model | Student | Mapping[str, keras.Model | Student],
     data: Any,
     *,
     k: int = 5,
@@ -128,7 +130,7 @@ def compare(
 
     Args:
         teacher: The teacher.
-        student: The student, or several by name.
+        student: The student, or several by name: Keras models, and students of `kdkeras.students`.
         data: `(x, y)` arrays, or a `tf.data.Dataset` of batches `(x, y)`. Labels are class indices, one-hot rows, or
             regression targets.
         k: How many classes count for top-k accuracy. Default 5, as for ImageNet.
@@ -158,9 +160,7 @@ def compare(
     x, y = _arrays(data)
     outputs, heads = {}, {}
     for name, model in models.items():
-        if isinstance(model, keras.Model):  # anything else is refused where it is read
-            check_arrays(model, x)
-        outputs[name], heads[name] = signals.predict_with_head(model, x, batch_size=batch_size)
+        outputs[name], heads[name] = _answers(model, x, batch_size)
     shape = _common_shape(outputs)
     labels = class_labels(y, shape, "sigmoid" if "sigmoid" in heads.values() else heads["teacher"])
     sizes = {name: _file_bytes(model) for name, model in models.items()}
@@ -174,10 +174,20 @@ def compare(
             logits = [class_logits(outputs[role].logits.reshape(shape)) for role in (name, "teacher")]
             scores = classification_scores(labels, *logits, k=k)
         timed = _latency(model, x) if latency else None
-        cost = Cost(model.count_params(), _macs(model), sizes[name], sizes["teacher"] / sizes[name], timed)
+        kept = model.parameters if isinstance(model, Student) else model.count_params()
+        cost = Cost(kept, _macs(model), sizes[name], sizes["teacher"] / sizes[name], timed)
         rows.append(Row(name, scores, cost))
     task = "regression" if labels is None else "classification"
     return Comparison(task, len(y), k, tuple(rows))
+
+
+def _answers(model: Any, x: Any, batch_size: int) -> tuple[signals.Signals, str | None]:
+    if isinstance(model, Student):
+        logits = model.logits(x)
+        return signals.Signals(logits, logits, {}), model.head
+    if isinstance(model, keras.Model):  # anything else is refused where it is read
+        check_arrays(model, x)
+    return signals.predict_with_head(model, x, batch_size=batch_size)
 
 
 def _arrays(data: Any) -> tuple[Any, np.ndarray]:
@@ -226,16 +236,21 @@ def _targets(y: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return targets
 
 
-def _macs(model: keras.Model) -> int | None:
+def _macs(model: keras.Model | Student) -> int | None:
+    if isinstance(model, Student):
+        return None
     try:
         return count_macs(model)
     except ValueError:  # documented: a layer of unknown arithmetic; the table says "unknown"
         return None
 
 
-def _file_bytes(model: keras.Model) -> int:
+def _file_bytes(model: keras.Model | Student) -> int:
     """Return the size of the weights as one file. Keras' own files hold the optimizer's state too."""
     import h5py
+
+    if isinstance(model, Student):
+        return model.file_bytes
 
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
@@ -244,7 +259,9 @@ def _file_bytes(model: keras.Model) -> int:
     return buffer.getbuffer().nbytes
 
 
-def _latency(model: keras.Model, x: Any) -> Latency:
+def _latency(model: keras.Model | Student, x: Any) -> Latency:
+    if isinstance(model, Student):
+        return measure(lambda: model.predict(x[:1]))
     sample = keras.tree.map_structure(lambda array: tf.convert_to_tensor(array[:1]), x)
     call = tf.function(lambda inputs: model(inputs, training=False))
     return measure(lambda: keras.tree.map_structure(lambda output: output.numpy(), call(sample)))
