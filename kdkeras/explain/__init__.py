@@ -1,7 +1,8 @@
 """Where models look, and whether a student looks where its teacher does.
 
 `attribute` explains one model by any of `METHODS`, `compare` sets a student's maps beside its teacher's. For tables,
-`feature_importance` and `compare_importance` say what matters to the whole model, by shuffling columns.
+`feature_importance` and `compare_importance` say what matters to the whole model, by shuffling columns, and `surrogate`
+fits a readable model to a network's answers.
 
 `faithfulness` measures whether an explanation is true of its model; its measures are functions too.
 
@@ -26,6 +27,7 @@ from kdkeras.explain.importance import FeatureImportance as FeatureImportance
 from kdkeras.explain.importance import feature_importance as feature_importance
 from kdkeras.explain.importance_comparison import ImportanceComparison as ImportanceComparison
 from kdkeras.explain.importance_comparison import compare_importance as compare_importance
+from kdkeras.explain.importance_comparison import reference_importance as reference_importance
 from kdkeras.explain.insides import ClassSelectivity as ClassSelectivity
 from kdkeras.explain.insides import LayerSimilarity as LayerSimilarity
 from kdkeras.explain.insides import StructureComparison as StructureComparison
@@ -56,3 +58,5 @@ from kdkeras.explain.pictures import method_grid as method_grid
 from kdkeras.explain.rollout import AttentionRollout as AttentionRollout
 from kdkeras.explain.shap import SHAP as SHAP
 from kdkeras.explain.summary import Summary as Summary
+from kdkeras.explain.surrogate import Surrogate as Surrogate
+from kdkeras.explain.surrogate import surrogate as surrogate

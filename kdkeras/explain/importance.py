@@ -13,6 +13,7 @@ from kdkeras.inputs import check_arrays
 from kdkeras.labels import class_labels, class_logits, refuse_hidden_sigmoid
 from kdkeras.ops import log_soften
 from kdkeras.signals import Extractor, Signals, refuse_probabilities
+from kdkeras.students import Student
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,7 +80,7 @@ class FeatureImportance:
 
 
 def feature_importance(
-    model: keras.Model,
+    model: keras.Model | Student,
     x: Any,
     y: Any,
     *,
@@ -97,7 +98,7 @@ def feature_importance(
     Columns that carry the same information share it: shuffling one of them costs little, because the other remains.
 
     Args:
-        model: A Keras model from `(batch, features)` to `(batch, units)`.
+        model: A Keras model from `(batch, features)` to `(batch, units)`, or a student of `kdkeras.students`.
         x: Table, scaled as in training, shape `(n, features)`; held-out data, unless you want to see overfitting.
         y: Class labels `(n,)` or one-hot `(n, units)`; 0 and 1 for a single sigmoid unit, or for a single linear unit
             if they are integers; numbers `(n,)` otherwise.
@@ -110,7 +111,7 @@ def feature_importance(
         The `FeatureImportance`.
 
     Raises:
-        TypeError: `model` is not a Keras model.
+        TypeError: `model` is no Keras model and no student.
         ValueError: x, y or the names do not fit the model or one another, or `repeats` is below 1.
 
     Example:
@@ -127,33 +128,54 @@ def feature_importance(
     """
     from sklearn.inspection import permutation_importance
 
-    extractor = Extractor(model)
+    ask = _Answers(model)
     x, names = _table(model, x, feature_names)
     if repeats < 1:
         raise ValueError(f"`repeats` must be at least 1. Received: repeats={repeats}.")
-    signals = extractor(keras.ops.convert_to_tensor(x))
-    if extractor.head is None:
-        refuse_probabilities(np.asarray(signals.predictions, dtype="float32"), model.name)
-    score, targets, name = _score(np.asarray(y), signals, extractor.head, model.name)
+    signals = ask(x)
+    if ask.head is None:
+        refuse_probabilities(np.asarray(signals.predictions, dtype="float32"), ask.name)
+    score, targets, name = _score(np.asarray(y), signals, ask.head, ask.name)
 
-    def scoring(_: keras.Model, shuffled: np.ndarray, __: np.ndarray) -> float:
-        return score(extractor(keras.ops.convert_to_tensor(shuffled)), targets)
+    def scoring(_: Any, shuffled: np.ndarray, __: np.ndarray) -> float:
+        return score(ask(shuffled), targets)
 
     # scikit-learn asks of an estimator only that it has `fit`, which a Keras model has; it never calls it.
-    result = permutation_importance(model, x, targets, scoring=scoring, n_repeats=repeats, random_state=seed)
+    estimator = model.estimator if isinstance(model, Student) else model
+    result = permutation_importance(estimator, x, targets, scoring=scoring, n_repeats=repeats, random_state=seed)
     return FeatureImportance(
-        model.name, names, result.importances_mean, result.importances_std, name, score(signals, targets)
+        ask.name, names, result.importances_mean, result.importances_std, name, score(signals, targets)
     )
 
 
-def _table(model: keras.Model, x: Any, feature_names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+class _Answers:
+    """What a model says of a table, whichever kind it is."""
+
+    def __init__(self, model: keras.Model | Student) -> None:
+        self._student = model if isinstance(model, Student) else None
+        self._extractor = Extractor(model) if self._student is None else None
+        self.name = model.kind.replace("_", " ") if isinstance(model, Student) else model.name
+
+    @property
+    def head(self) -> str | None:
+        return self._extractor.head if self._student is None else self._student.head
+
+    def __call__(self, x: np.ndarray) -> Signals:
+        if self._student is None:
+            return self._extractor(keras.ops.convert_to_tensor(x))
+        logits = self._student.logits(x)
+        return Signals(logits, logits, {})
+
+
+def _table(model: keras.Model | Student, x: Any, feature_names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
     x = np.asarray(x, dtype="float32")
     if x.ndim != 2:
         raise ValueError(
             f"Feature importance needs a table of shape (n, features). Received: x of shape {x.shape}. "
             "For images use `kdkeras.explain.attribute`."
         )
-    check_arrays(model, x)
+    if isinstance(model, keras.Model):
+        check_arrays(model, x)
     names = tuple(feature_names) or tuple(f"feature {column}" for column in range(x.shape[1]))
     if len(names) != x.shape[1]:
         raise ValueError(f"`feature_names` must name all {x.shape[1]} columns of x. Received: {len(names)} names.")

@@ -1,18 +1,23 @@
-"""Whether a student relies on the columns that its teacher relies on."""
+"""Whether a student relies on the columns that its teacher relies on, and other models on the same labels."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
 
+from kdkeras import students
 from kdkeras.explain.importance import FeatureImportance, feature_importance
+from kdkeras.students import Student
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_REFERENCES = {"lasso": "LASSO", "forest": "forest", "gradient_boosting": "boosting"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,11 +28,19 @@ class ImportanceComparison:
         teacher: The teacher's `FeatureImportance`.
         student: The student's `FeatureImportance`, from the same shuffles.
         spearman: Rank correlation of the two, in [−1, 1]; NaN where one of them is constant.
+        references: What other models rely on, as `reference_importance` returns it.
     """
 
     teacher: FeatureImportance
     student: FeatureImportance
     spearman: float
+    references: tuple[FeatureImportance, ...] = ()
+
+    @property
+    def rank_correlations(self) -> np.ndarray:
+        """Spearman's rank correlation of each pair of models, shape `(k, k)`: teacher, student, then the references."""
+        models = (self.teacher, self.student, *self.references)
+        return np.array([[_spearman(a.importances, b.importances) for b in models] for a in models])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain Python values, ready for JSON: NaN becomes `None`."""
@@ -35,7 +48,12 @@ class ImportanceComparison:
             "spearman": None if np.isnan(self.spearman) else self.spearman,
             "teacher": self.teacher.to_dict(),
             "student": self.student.to_dict(),
+            "references": [each.to_dict() for each in self.references],
+            "rank_correlations": [[None if np.isnan(value) else value for value in row] for row in self._matrix()],
         }
+
+    def _matrix(self) -> list[list[float]]:
+        return self.rank_correlations.tolist()
 
     def __str__(self) -> str:
         from tabulate import tabulate
@@ -46,17 +64,25 @@ class ImportanceComparison:
                 self.teacher.names[i],
                 f"{self.teacher.importances[i]:.4f}",
                 f"{self.student.importances[i]:.4f}",
+                *(f"{each.importances[i]:.4f}" for each in self.references),
                 place,
                 ranks[i],
             )
             for place, i in enumerate(np.argsort(-self.teacher.importances, kind="stable"), start=1)
         ]
-        headers = ("feature", "teacher", "student", "teacher's rank", "student's rank")
-        table = tabulate(rows, headers, disable_numparse=True, colalign=("left", *("right",) * 4))
-        return (
+        others = [each.model for each in self.references]
+        headers = ("feature", "teacher", "student", *others, "teacher's rank", "student's rank")
+        table = tabulate(rows, headers, disable_numparse=True, colalign=("left", *("right",) * (4 + len(others))))
+        text = (
             f"loss of {self.teacher.score} when a column is shuffled: teacher '{self.teacher.model}', student "
             f"'{self.student.model}'\n{table}\nSpearman rank correlation: {self.spearman:.3f}"
         )
+        if not others:
+            return text
+        names = ["teacher", "student", *others]
+        pairs = [(name, *(f"{value:.3f}" for value in row)) for name, row in zip(names, self._matrix(), strict=True)]
+        aligned = ("left", *("right",) * len(names))
+        return f"{text}; of all pairs\n{tabulate(pairs, ('', *names), disable_numparse=True, colalign=aligned)}"
 
     def plot(self, n: int = 12) -> Figure:
         """Draw both models' importances side by side, in the teacher's order.
@@ -73,29 +99,37 @@ class ImportanceComparison:
         from kdkeras.explain.importance_pictures import importance_bars
 
         title = f"Spearman rank correlation over all {len(self.teacher.names)} features: {self.spearman:.2f}"
-        return importance_bars([("Teacher", self.teacher), ("Student", self.student)], n, title=title)
+        references = []
+        for each in self.references:
+            with_teacher = _spearman(self.teacher.importances, each.importances)
+            references.append((f"Reference ({with_teacher:.2f})", each))
+        if references:
+            title += "; in brackets each reference's with the teacher"
+        return importance_bars([("Teacher", self.teacher), ("Student", self.student), *references], n, title=title)
 
 
 def compare_importance(
-    teacher: keras.Model,
-    student: keras.Model,
+    teacher: keras.Model | Student,
+    student: keras.Model | Student,
     x: Any,
     y: Any,
     *,
     feature_names: Sequence[str] = (),
     repeats: int = 30,
     seed: int = 0,
+    references: Sequence[FeatureImportance] = (),
 ) -> ImportanceComparison:
     """Compare which columns two models rely on, by permutation importance on the same shuffled tables.
 
     Args:
         teacher: A Keras model from `(batch, features)` to `(batch, units)`.
-        student: Another, with the same inputs.
+        student: Another, with the same inputs, or a student of `kdkeras.students`.
         x: Table, scaled as in training, shape `(n, features)`.
         y: Targets, as for `feature_importance`.
         feature_names: Name of each column; by default `"feature 0"` and so on.
         repeats: Number of shuffles of each column. 30, as in `feature_importance`.
         seed: Seed of the shuffles.
+        references: What other models rely on, by `reference_importance` of the same x and y.
 
     Returns:
         The `ImportanceComparison`.
@@ -112,10 +146,70 @@ def compare_importance(
         >>> round(explain.compare_importance(model, model, x, np.arange(50) % 2, repeats=2).spearman, 6)
         1.0
     """
+    if any(len(each.names) != np.shape(x)[-1] for each in references):
+        raise ValueError(
+            f"`references` must be of the {np.shape(x)[-1]} columns of x. Received: "
+            f"{[len(each.names) for each in references]} columns."
+        )
     options = {"feature_names": feature_names, "repeats": repeats, "seed": seed}
     theirs = feature_importance(teacher, x, y, **options)
     ours = feature_importance(student, x, y, **options)
-    return ImportanceComparison(theirs, ours, _spearman(ours.importances, theirs.importances))
+    spearman = _spearman(ours.importances, theirs.importances)
+    return ImportanceComparison(theirs, ours, spearman, tuple(references))
+
+
+def reference_importance(
+    train: tuple[Any, Any],
+    test: tuple[Any, Any],
+    kind: Literal["lasso", "forest", "gradient_boosting"] = "lasso",
+    *,
+    feature_names: Sequence[str] = (),
+    repeats: int = 30,
+    seed: int = 0,
+) -> FeatureImportance:
+    """Measure which columns another model relies on that has learned from the labels alone.
+
+    Importances of networks are worth more beside those of models that work in other ways. All are measured alike, by
+    shuffling columns of held-out data, so that their bars have one unit; the impurity that scikit-learn's forests
+    report is not used, because it favours columns of many values and is taken from training data.
+
+    | kind | the model |
+    |---|---|
+    | `"lasso"` | logistic or ridge regression on the columns that a cross-validated LASSO keeps; others get exactly 0 |
+    | `"forest"` | a random forest of 100 trees |
+    | `"gradient_boosting"` | 100 rounds of boosting |
+
+    Args:
+        train: Table and labels `(x, y)` to learn from; whole numbers are classes, others a regression.
+        test: Held-out table and labels, the ones that the networks' importances are measured on.
+        kind: As above.
+        feature_names: Name of each column; by default `"feature 0"` and so on.
+        repeats: Number of shuffles of each column. 30, as in `feature_importance`.
+        seed: Seed of the model and of the shuffles.
+
+    Returns:
+        The `FeatureImportance`, its `model` named for the kind.
+
+    Raises:
+        ValueError: `kind`, the data or the names do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras import explain
+        >>> x = np.random.default_rng(0).normal(size=(200, 3))
+        >>> y = 2 * x[:, 0] - x[:, 1]
+        >>> explain.reference_importance((x[:100], y[:100]), (x[100:], y[100:])).importances.round(1)
+        array([1.5, 0.4, 0. ])
+
+    Reference:
+        Tibshirani: Regression Shrinkage and Selection via the Lasso, 1996. Breiman: Random Forests, 2001. Friedman:
+        Greedy Function Approximation: A Gradient Boosting Machine, 2001.
+    """
+    if kind not in _REFERENCES:
+        raise ValueError(f"`kind` must be one of {', '.join(_REFERENCES)}. Received: kind={kind!r}.")
+    student = students.fit(*train, kind, seed=seed)
+    found = feature_importance(student, *test, feature_names=feature_names, repeats=repeats, seed=seed)
+    return dataclasses.replace(found, model=_REFERENCES[kind])
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:

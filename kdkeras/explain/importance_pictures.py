@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from kdkeras.explain.importance import FeatureImportance
 
-_COLOURS = ("#6f9bc4", "#e3a664")  # light enough for the error bars to stand out
+_COLOURS = ("#6f9bc4", "#e3a664")  # teacher, student: light enough for the error bars to stand out
+_REFERENCE = "#b0b0b0"
 
 
 @plain_text
@@ -39,9 +40,10 @@ def importance_bars(panels: Sequence[tuple[str, FeatureImportance]], n: int, *, 
         raise ValueError(f"`n` must be at least 1. Received: n={n}.")
     first = panels[0][1]
     order = np.argsort(-first.importances, kind="stable")[:n]
-    figure = Figure(figsize=(2.2 + 3.4 * len(panels), 1.3 + 0.27 * len(order)), layout="constrained")
+    width = 3.4 if len(panels) < 3 else 2.2
+    figure = Figure(figsize=(2.2 + width * len(panels), 1.3 + 0.27 * len(order)), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (name, importance), colour in zip(axes, panels, _COLOURS, strict=False):
+    for axis, (name, importance), colour in zip(axes, panels, [*_COLOURS, *[_REFERENCE] * len(panels)], strict=False):
         _draw(axis, importance, order, colour)
         same = name.lower() == importance.model.lower()
         axis.set_title(name if same else f"{name} {importance.model}".strip(), fontsize=10)

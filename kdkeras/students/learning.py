@@ -27,6 +27,7 @@ def distill(
     | `"forest"` | a random forest | the same | trees, 100 |
     | `"gradient_boosting"` | boosted trees of 8 leaves | weighted labels | rounds, 100 |
     | `"linear"` | logistic or ridge regression | the same | features, all |
+    | `"lasso"` | the same on the features that a cross-validated LASSO keeps | the same | none |
     | `"additive"` | a generalised additive model: splines of each feature | the same | features, all |
 
     Weighted labels: each sample stands once for each class, with the teacher's probability as its weight, so that the
@@ -174,6 +175,8 @@ def _student(x: Any, y: np.ndarray, kind: str, size: int | None, seed: int, head
     smallest = 2 if kind == "tree" else 1
     if size is not None and size < smallest:
         raise ValueError(f"`size` of a student '{kind}' must be at least {smallest}. Received: size={size}.")
+    if size is not None and kind == "lasso":
+        raise ValueError(f"A student 'lasso' chooses its size itself. Received: size={size}. Take 'linear' to set one.")
     table = flattened(x)
     check_finite(table, "x")
     if len(table) != len(y):

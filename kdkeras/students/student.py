@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kdkeras.students.kinds import spread
+from kdkeras.students.kinds import SUMS, spread
 
 _SMALLEST = 1e-7  # probability that stands in for 0 where a logarithm is taken; as in Keras' own losses
 
@@ -86,12 +86,12 @@ class Student:
     @property
     def nodes(self) -> int | None:
         """Number of splits and leaves of all trees; `None` of a student without trees."""
-        return None if self.kind in ("linear", "additive") else sum(tree.node_count for tree in self._trees())
+        return None if self.kind in SUMS else sum(tree.node_count for tree in self._trees())
 
     @property
     def parameters(self) -> int:
         """How many numbers it keeps: coefficients; or column and threshold of each split, and the leaves' values."""
-        if self.kind in ("linear", "additive"):
+        if self.kind in SUMS:
             return int(np.size(self.estimator[-1].coef_) + np.size(self.estimator[-1].intercept_))
         trees = self._trees()
         return int(sum(2 * (tree.node_count - tree.n_leaves) + tree.n_leaves * tree.n_outputs for tree in trees))
@@ -124,7 +124,7 @@ class Student:
         kept = [names[column] for column in self.columns]
         if self.kind == "tree":
             return reading.tree_text(self.estimator, kept, class_names, classes=self.head != "linear")
-        if self.kind in ("linear", "additive"):
+        if self.kind in SUMS:
             return reading.sum_text(self, kept, class_names, n)
         return f"{len(self._trees())} trees with {self.nodes:,} nodes"
 
@@ -141,9 +141,9 @@ class Student:
         Raises:
             ValueError: The student is of another kind, or the samples have another number of features.
         """
-        if self.kind not in ("linear", "additive"):
+        if self.kind not in SUMS:
             raise ValueError(
-                f"`spread` is of sums of terms: 'linear' and 'additive'. Received: a student of kind '{self.kind}'. "
+                f"`spread` is of sums of terms: {', '.join(SUMS)}. Received: a student of kind '{self.kind}'. "
                 "Use `explain.feature_importance`."
             )
         found = np.zeros(self.features)

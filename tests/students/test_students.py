@@ -85,6 +85,15 @@ def test_sparse_students_keep_what_moves_the_answer():
     np.testing.assert_array_equal(students.distill(teacher, x, "tree").columns, np.arange(5))
 
 
+def test_lasso_keeps_the_features_that_the_teacher_uses():
+    x = rng.normal(size=(400, 8))
+    for y in (x[:, 2] - x[:, 5] + 0.1 * rng.normal(size=400), softmax(np.stack([2 * x[:, 2], x[:, 5]], 1), 1)):
+        student = students.fit(x, y, "lasso")
+        assert {2, 5} <= set(student.columns)
+        assert len(student.columns) < 8
+        assert set(np.argsort(-student.spread(x))[:2]) == {2, 5}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers(kind):
     student = students.distill(linear_model([[1.0], [-2.0], [0.0]]), X, kind)
@@ -122,7 +131,7 @@ def test_a_class_that_the_teacher_never_names_is_known_all_the_same():
     x = X[:100]
     p = np.stack([P[:100, 0], 1 - P[:100, 0], np.zeros(100)], axis=1)
     for kind in KINDS:
-        assert students.fit(x, p, kind, size=3).predict_proba(x).shape == (100, 3)
+        assert students.fit(x, p, kind, size=None if kind == "lasso" else 3).predict_proba(x).shape == (100, 3)
 
 
 def test_texts():
@@ -193,13 +202,14 @@ def test_one_table_with_keras_models():
     [
         (lambda: students.fit(X, P, "bush"), "must be one of tree, forest"),
         (lambda: students.fit(X, P, "tree", size=1), "must be at least 2. Received: size=1"),
+        (lambda: students.fit(X, P, "lasso", size=2), "chooses its size itself"),
         (lambda: students.fit(X, P[:10]), "same number of samples. Received: 400 and 10"),
         (lambda: students.fit(X, 2 * P), "sum to 1"),
         (lambda: students.fit(X, np.zeros(400, int)), "of two classes"),
         (lambda: students.fit(X * np.nan, P), "NaN"),
         (lambda: students.fit(X[:, 0], P), r"shape \(n, ...\)"),
         (lambda: students.fit(X, P).predict(X[:, :2]), "takes 3 features. Received: samples with 2"),
-        (lambda: students.fit(X, P).spread(X), "'linear' and 'additive'"),
+        (lambda: students.fit(X, P).spread(X), "sums of terms: linear, lasso, additive"),
         (lambda: students.distill(linear_model(np.ones((3, 2)), "sigmoid"), X), "one set of exclusive classes"),
         (lambda: students.distill(linear_model(np.ones((3, 2))), X, head="softmax"), "shows its own head"),
         (lambda: students.distill(soft_teacher, X), "Pass head='softmax'"),
