@@ -55,6 +55,8 @@ from kdkeras.explain.method import Method as Method
 from kdkeras.explain.perturbation import RISE as RISE
 from kdkeras.explain.perturbation import Occlusion as Occlusion
 from kdkeras.explain.pictures import method_grid as method_grid
+from kdkeras.explain.reference_importance import ReferenceImportance as ReferenceImportance
+from kdkeras.explain.reference_importance import reference_importance as reference_importance
 from kdkeras.explain.rollout import AttentionRollout as AttentionRollout
 from kdkeras.explain.shap import SHAP as SHAP
 from kdkeras.explain.summary import Summary as Summary

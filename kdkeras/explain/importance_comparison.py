@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from kdkeras import students
 from kdkeras.explain.importance import FeatureImportance, feature_importance
+from kdkeras.explain.reference_importance import ReferenceImportance
 from kdkeras.students import Student
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_REFERENCES = {"lasso": "LASSO", "forest": "forest", "gradient_boosting": "boosting"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +25,13 @@ class ImportanceComparison:
         teacher: The teacher's `FeatureImportance`.
         student: The student's `FeatureImportance`, from the same shuffles.
         spearman: Rank correlation of the two, in [−1, 1]; NaN where one of them is constant.
-        references: What other models rely on, as `reference_importance` returns it.
+        references: What other models rely on that learned from labels, as `reference_importance` returns it.
     """
 
     teacher: FeatureImportance
     student: FeatureImportance
     spearman: float
-    references: tuple[FeatureImportance, ...] = ()
+    references: tuple[ReferenceImportance, ...] = ()
 
     @property
     def rank_correlations(self) -> np.ndarray:
@@ -73,9 +70,10 @@ class ImportanceComparison:
         others = [each.model for each in self.references]
         headers = ("feature", "teacher", "student", *others, "teacher's rank", "student's rank")
         table = tabulate(rows, headers, disable_numparse=True, colalign=("left", *("right",) * (4 + len(others))))
+        shares = "; shares of the references" if others else ""
         text = (
             f"loss of {self.teacher.score} when a column is shuffled: teacher '{self.teacher.model}', student "
-            f"'{self.student.model}'\n{table}\nSpearman rank correlation: {self.spearman:.3f}"
+            f"'{self.student.model}'{shares}\n{table}\nSpearman rank correlation: {self.spearman:.3f}"
         )
         if not others:
             return text
@@ -102,9 +100,9 @@ class ImportanceComparison:
         references = []
         for each in self.references:
             with_teacher = _spearman(self.teacher.importances, each.importances)
-            references.append((f"Reference ({with_teacher:.2f})", each))
+            references.append((f"ρ = {with_teacher:.2f},", each))
         if references:
-            title += "; in brackets each reference's with the teacher"
+            title += "; ρ is each reference's with the teacher"
         return importance_bars([("Teacher", self.teacher), ("Student", self.student), *references], n, title=title)
 
 
@@ -117,7 +115,7 @@ def compare_importance(
     feature_names: Sequence[str] = (),
     repeats: int = 30,
     seed: int = 0,
-    references: Sequence[FeatureImportance] = (),
+    references: Sequence[ReferenceImportance] = (),
 ) -> ImportanceComparison:
     """Compare which columns two models rely on, by permutation importance on the same shuffled tables.
 
@@ -129,7 +127,7 @@ def compare_importance(
         feature_names: Name of each column; by default `"feature 0"` and so on.
         repeats: Number of shuffles of each column. 30, as in `feature_importance`.
         seed: Seed of the shuffles.
-        references: What other models rely on, by `reference_importance` of the same x and y.
+        references: What other models of the same columns rely on, by `reference_importance`.
 
     Returns:
         The `ImportanceComparison`.
@@ -156,60 +154,6 @@ def compare_importance(
     ours = feature_importance(student, x, y, **options)
     spearman = _spearman(ours.importances, theirs.importances)
     return ImportanceComparison(theirs, ours, spearman, tuple(references))
-
-
-def reference_importance(
-    train: tuple[Any, Any],
-    test: tuple[Any, Any],
-    kind: Literal["lasso", "forest", "gradient_boosting"] = "lasso",
-    *,
-    feature_names: Sequence[str] = (),
-    repeats: int = 30,
-    seed: int = 0,
-) -> FeatureImportance:
-    """Measure which columns another model relies on that has learned from the labels alone.
-
-    Importances of networks are worth more beside those of models that work in other ways. All are measured alike, by
-    shuffling columns of held-out data, so that their bars have one unit; the impurity that scikit-learn's forests
-    report is not used, because it favours columns of many values and is taken from training data.
-
-    | kind | the model |
-    |---|---|
-    | `"lasso"` | logistic or ridge regression on the columns that a cross-validated LASSO keeps; others get exactly 0 |
-    | `"forest"` | a random forest of 100 trees |
-    | `"gradient_boosting"` | 100 rounds of boosting |
-
-    Args:
-        train: Table and labels `(x, y)` to learn from; whole numbers are classes, others a regression.
-        test: Held-out table and labels, the ones that the networks' importances are measured on.
-        kind: As above.
-        feature_names: Name of each column; by default `"feature 0"` and so on.
-        repeats: Number of shuffles of each column. 30, as in `feature_importance`.
-        seed: Seed of the model and of the shuffles.
-
-    Returns:
-        The `FeatureImportance`, its `model` named for the kind.
-
-    Raises:
-        ValueError: `kind`, the data or the names do not fit.
-
-    Example:
-        >>> import numpy as np
-        >>> from kdkeras import explain
-        >>> x = np.random.default_rng(0).normal(size=(200, 3))
-        >>> y = 2 * x[:, 0] - x[:, 1]
-        >>> explain.reference_importance((x[:100], y[:100]), (x[100:], y[100:])).importances.round(1)
-        array([1.5, 0.4, 0. ])
-
-    Reference:
-        Tibshirani: Regression Shrinkage and Selection via the Lasso, 1996. Breiman: Random Forests, 2001. Friedman:
-        Greedy Function Approximation: A Gradient Boosting Machine, 2001.
-    """
-    if kind not in _REFERENCES:
-        raise ValueError(f"`kind` must be one of {', '.join(_REFERENCES)}. Received: kind={kind!r}.")
-    student = students.fit(*train, kind, seed=seed)
-    found = feature_importance(student, *test, feature_names=feature_names, repeats=repeats, seed=seed)
-    return dataclasses.replace(found, model=_REFERENCES[kind])
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:

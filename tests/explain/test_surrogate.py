@@ -97,19 +97,25 @@ def test_students_have_importances_like_networks():
 def test_references_learn_from_labels_what_matters(kind):
     z = 3 * X[:, 2] - 1.5 * X[:, 3]
     for y in (z + 0.1 * rng.normal(size=300), (rng.random(300) < expit(2 * z)).astype(int)):
-        found = explain.reference_importance(
-            (X[:200], y[:200]), (X[200:], y[200:]), kind, feature_names=NAMES, repeats=5
-        )
+        found = explain.reference_importance(X, y, kind, feature_names=NAMES)
         assert found.names == tuple(NAMES)
         assert list(np.argsort(-found.importances)[:2]) == [2, 3]
-    assert found.score == "log-likelihood"
+        assert found.importances.sum() == pytest.approx(1)
     with pytest.raises(ValueError, match="must be one of lasso, forest, gradient_boosting"):
-        explain.reference_importance((X, z), (X, z), "bush")
+        explain.reference_importance(X, z, "bush")
+    with pytest.raises(ValueError, match="must name all 4 columns"):
+        explain.reference_importance(X, z, kind, feature_names=["a"])
+
+
+def test_lasso_shares_are_the_spread_of_terms():
+    z = 3 * X[:, 2] - 1.5 * X[:, 3]
+    spread = np.array([0, 0, 3, 1.5]) * X.std(axis=0)
+    np.testing.assert_allclose(explain.reference_importance(X, z).importances, spread / spread.sum(), atol=0.01)
 
 
 def test_teacher_student_and_references_side_by_side():
     y = X @ np.array([3.0, 2, 1, 0])
-    reference = explain.reference_importance((X[:200], y[:200]), (X[200:], y[200:]), feature_names=NAMES, repeats=5)
+    reference = explain.reference_importance(X[:200], y[:200], feature_names=NAMES)
     teacher, student = linear([[3.0], [2], [1], [0]], name="t"), linear([[0.0], [1], [2], [3]], name="s")
     comparison = explain.compare_importance(
         teacher, student, X[200:], y[200:], feature_names=NAMES, repeats=5, references=[reference]
@@ -123,6 +129,6 @@ def test_teacher_student_and_references_side_by_side():
     assert comparison.to_dict()["rank_correlations"][0][1] == pytest.approx(other)
     figure = comparison.plot()
     figure.canvas.draw()
-    assert [axis.get_title() for axis in figure.axes] == ["Teacher t", "Student s", "Reference (1.00) LASSO"]
+    assert [axis.get_title() for axis in figure.axes] == ["Teacher t", "Student s", "ρ = 1.00, LASSO"]
     with pytest.raises(ValueError, match="of the 3 columns of x"):
         explain.compare_importance(linear(np.ones((3, 1))), student, X[:, :3], y, references=[reference])
