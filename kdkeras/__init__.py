@@ -10,12 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kdkeras import app as app
     from kdkeras import benchmark as benchmark
     from kdkeras import callbacks as callbacks
     from kdkeras import datasets as datasets
     from kdkeras import evaluate as evaluate
     from kdkeras import explain as explain
     from kdkeras import export as export
+    from kdkeras import feedback as feedback
     from kdkeras import losses as losses
     from kdkeras import metrics as metrics
     from kdkeras import recipes as recipes
@@ -36,12 +38,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = (
+    "app",
     "benchmark",
     "callbacks",
     "datasets",
     "evaluate",
     "explain",
     "export",
+    "feedback",
     "losses",
     "metrics",
     "recipes",

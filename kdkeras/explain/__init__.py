@@ -27,7 +27,6 @@ from kdkeras.explain.importance import FeatureImportance as FeatureImportance
 from kdkeras.explain.importance import feature_importance as feature_importance
 from kdkeras.explain.importance_comparison import ImportanceComparison as ImportanceComparison
 from kdkeras.explain.importance_comparison import compare_importance as compare_importance
-from kdkeras.explain.importance_comparison import reference_importance as reference_importance
 from kdkeras.explain.insides import ClassSelectivity as ClassSelectivity
 from kdkeras.explain.insides import LayerSimilarity as LayerSimilarity
 from kdkeras.explain.insides import StructureComparison as StructureComparison

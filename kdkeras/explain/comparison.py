@@ -299,22 +299,33 @@ def compare(
         first = keras.tree.map_structure(lambda array: array[:1], prepared(student, images))
         clone = random_clone(student, first, seed)
         by_chance = attribute(clone, images, theirs.target, method, ours.layer, batch_size=batch_size)
-        random = _measures(by_chance, theirs, top_k)
-    return ExplanationComparison(theirs, ours, _measures(ours, theirs, top_k), top_k, random)
+        random = agreement(by_chance, theirs, top_k)
+    return ExplanationComparison(theirs, ours, agreement(ours, theirs, top_k), top_k, random)
 
 
-def _measures(student: Explanation, teacher: Explanation, top_k: float) -> dict[str, np.ndarray]:
-    window = min(7, *teacher.maps.shape[1:])  # images smaller than the usual window get one of their size
+def agreement(student: Explanation, teacher: Explanation, top_k: float) -> dict[str, np.ndarray]:
+    """Return how much the maps of two explanations agree.
+
+    Args:
+        student: Of any inputs.
+        teacher: Of the same inputs and targets.
+        top_k: As `compare` takes it.
+
+    Returns:
+        The measures of an `ExplanationComparison`; `"ssim"` of images only.
+    """
     pair = student.maps, teacher.maps
     span = 2.0 if student.has_sign or teacher.has_sign else 1.0
     measures = {
         "cosine": metrics.cosine(*pair),
         "pearson": metrics.pearson(*pair),
         "spearman": metrics.spearman(*pair),
-        "ssim": metrics.ssim(*pair, data_range=span, window=window),
-        "top_k_iou": metrics.top_k_iou(*pair, top_k=top_k),
-        "kl_divergence": metrics.kl_divergence(*pair),
     }
+    if teacher.maps.ndim == 3:
+        window = min(7, *teacher.maps.shape[1:])  # images smaller than the usual window get one of their size
+        measures["ssim"] = metrics.ssim(*pair, data_range=span, window=window)
+    measures["top_k_iou"] = metrics.top_k_iou(*pair, top_k=top_k)
+    measures["kl_divergence"] = metrics.kl_divergence(*pair)
     either_zero = student.zero | teacher.zero
     return {name: np.where(either_zero, np.nan, values) for name, values in measures.items()}
 

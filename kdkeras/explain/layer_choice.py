@@ -20,16 +20,12 @@ _ATTENTION = (
 def last_map_layer(model: keras.Model, sample: Any) -> str:
     """Return the path of the last layer *called* whose output has positions: height and width above 1, or a length.
 
-    In a transformer it is the last one before the last attention: what comes after that may reach the output through
-    a single token. Layers that only prepare the inputs, in a model without any kernel on positions, do not count: they
-    have no features.
-
     Args:
         model: A Keras model.
         sample: Inputs of one sample, nested as the model takes them.
 
     Returns:
-        The path.
+        The last of `map_layers`.
 
     Raises:
         ValueError: There is no such layer.
@@ -41,6 +37,33 @@ def last_map_layer(model: keras.Model, sample: Any) -> str:
         >>> model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
         >>> last_map_layer(model, np.zeros((1, 8, 8, 1), "float32"))
         'conv'
+    """
+    return map_layers(model, sample)[-1]
+
+
+def map_layers(model: keras.Model, sample: Any) -> list[str]:
+    """Return the paths of the layers whose output has positions, in the order in which they are called.
+
+    In a transformer they end before the last attention: what comes after that may reach the output through a single
+    token. A model without any kernel on positions has none: layers that only prepare the inputs have no features.
+
+    Args:
+        model: A Keras model.
+        sample: Inputs of one sample, nested as the model takes them.
+
+    Returns:
+        Their paths, at least one.
+
+    Raises:
+        ValueError: There is no such layer.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras.explain.layer_choice import map_layers
+        >>> layers = [keras.layers.Conv2D(2, 3, name="conv"), keras.layers.ReLU(name="relu"), keras.layers.Flatten()]
+        >>> model = keras.Sequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(3)])
+        >>> map_layers(model, np.zeros((1, 8, 8, 1), "float32"))
+        ['conv', 'relu']
     """
     called = called_layers(model, keras.tree.map_structure(keras.ops.convert_to_tensor, sample))
     attention = tuple(path for path, layer in layer_paths(model).items() if isinstance(layer, _ATTENTION))
@@ -60,7 +83,7 @@ def last_map_layer(model: keras.Model, sample: Any) -> str:
             "> 1, or (batch, length, channels), which a class activation map needs. Take a method of the input, such "
             "as 'integrated_gradients', or for tabular models `kdkeras.explain.feature_importance`."
         )
-    return maps[-1]
+    return maps
 
 
 def _has_positions(shape: tuple[int, ...]) -> bool:

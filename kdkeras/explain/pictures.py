@@ -192,6 +192,57 @@ def displayable(images: np.ndarray) -> np.ndarray:
     return np.repeat(images.mean(axis=-1, keepdims=True), 3, axis=-1)
 
 
+def overlaid(
+    image: np.ndarray, relevance: np.ndarray, *, opacity: float = _OPACITY, has_sign: bool = False
+) -> np.ndarray:
+    """Return one image with a map over it, in the colours of `overlay_grid`.
+
+    Args:
+        image: RGB in [0, 1], as `displayable` gives it, shape `(height, width, 3)`.
+        relevance: In [−1, 1], shape `(height, width)`.
+        opacity: Of the largest relevance, in [0, 1]; that of others falls with the root. 0 shows the image as it is.
+        has_sign: Whether negative relevance speaks against the target.
+
+    Returns:
+        RGB in [0, 1], shape `(height, width, 3)`.
+
+    Example:
+        >>> import numpy as np
+        >>> from kdkeras.explain.pictures import overlaid
+        >>> overlaid(np.ones((2, 2, 3)), np.zeros((2, 2)), opacity=0).mean()
+        np.float64(1.0)
+    """
+    import matplotlib as mpl
+
+    colours = mpl.colormaps[_WITH_SIGN if has_sign else _COLOURS]
+    scaled = (relevance + 1) / 2 if has_sign else relevance
+    alpha = opacity * np.sqrt(np.abs(relevance))[..., np.newaxis]
+    grey = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
+    share = min(1.0, opacity / _OPACITY)  # of the dimmed grey, under a faint map the image keeps its own colours
+    under = (1 - share) * image + share * _DIMMED * grey
+    return (1 - alpha) * under + alpha * colours(scaled)[..., :3]
+
+
+def colour_scale(*, has_sign: bool) -> list[str]:
+    """Return nine colours from the least to the largest relevance, for a legend.
+
+    Args:
+        has_sign: As `overlaid` takes it.
+
+    Returns:
+        Hexadecimal colours.
+
+    Example:
+        >>> from kdkeras.explain.pictures import colour_scale
+        >>> colour_scale(has_sign=False)[0]
+        '#000004'
+    """
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
+    return [to_hex(mpl.colormaps[_WITH_SIGN if has_sign else _COLOURS](step / 8)) for step in range(9)]
+
+
 def _draw(axis: Axes, picture: np.ndarray) -> None:
     axis.imshow(picture, interpolation="nearest", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])

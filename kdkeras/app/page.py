@@ -1,0 +1,299 @@
+"""The layout of the page and its wires. What it shows comes from `Workbench`, how it looks from `rendering`."""
+
+from __future__ import annotations
+
+import html
+import os
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from kdkeras import explain
+from kdkeras.app import rendering
+from kdkeras.app.upload import MAX_BYTES, decoded
+from kdkeras.app.workbench import Sample, Workbench
+from kdkeras.feedback import VERDICTS
+
+if TYPE_CHECKING:
+    import gradio
+
+_OPACITY = 0.9
+_AUTO = "the teacher's answer"
+_SHOWN = {"all": "all", "differing": "student differs from teacher", "wrong": "student is wrong"}
+_NOTHING = -1  # stands for "the teacher's answer" among the classes
+
+# The browser reads the file; what is sent is its content, never a name or a path.
+_READ_FILE = """
+async () => {
+  const input = document.createElement("input");
+  input.type = "file";
+  input.accept = "image/png,image/jpeg";
+  const file = await new Promise((resolve) => {
+    input.addEventListener("change", () => resolve(input.files[0] || null));
+    input.addEventListener("cancel", () => resolve(null));
+    input.click();
+  });
+  if (!file) return "";
+  if (file.size > MAX_BYTES) return "too large";
+  return await new Promise((resolve) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result);
+    reader.onerror = () => resolve("unreadable");
+    reader.readAsDataURL(file);
+  });
+}
+""".replace("MAX_BYTES", str(MAX_BYTES))
+
+
+class MissingGradioError(RuntimeError):
+    """Gradio is not installed; the message says how it is."""
+
+
+def import_gradio() -> Any:
+    """Return Gradio, which then sends nothing anywhere.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingGradioError: It is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
+    try:
+        import gradio
+    except ModuleNotFoundError as error:
+        raise MissingGradioError(
+            "The interactive page needs Gradio, which is not installed. Run: pip install 'kdkeras[app]'"
+        ) from error
+    return gradio
+
+
+def page(bench: Workbench) -> gradio.Blocks:
+    """Return the page as Gradio blocks.
+
+    Args:
+        bench: What it shows.
+
+    Returns:
+        Blocks, to be served by `kdkeras.app.serve`.
+
+    Raises:
+        MissingGradioError: Gradio is not installed.
+    """
+    return _Page(import_gradio(), bench).blocks
+
+
+class _Page:
+    """Builds the blocks; its methods are what they call."""
+
+    def __init__(self, gr: Any, bench: Workbench) -> None:
+        self.gr, self.bench = gr, bench
+        with gr.Blocks(title="kdkeras explore", analytics_enabled=False) as self.blocks:
+            gr.HTML(_heading(bench))
+            with gr.Row():
+                with gr.Column(scale=3, min_width=280):
+                    self._choose_sample()
+                    self._choose_map()
+                with gr.Column(scale=7, min_width=480):
+                    self._show()
+                    self._ask_for_feedback()
+            self._wire()
+
+    def _choose_sample(self) -> None:
+        gr, last = self.gr, len(self.bench.samples.x) - 1
+        found = self.bench.overview
+        shown = [("all", "all")]
+        shown += [(f"{_SHOWN['differing']} ({len(found.differing)})", "differing")] if found.differing else []
+        shown += [(f"{_SHOWN['wrong']} ({len(found.wrong)})", "wrong")] if found.wrong else []
+        self.uploaded = gr.State("")  # id of the uploaded sample that is shown, if one is
+        self.among = gr.Dropdown(shown, value="all", label="Samples", elem_id="kd-among")
+        self.index = gr.Slider(0, max(last, 1), value=0, step=1, label="Sample number", elem_id="kd-index")
+        with gr.Row():
+            self.back = gr.Button("Previous", size="sm", elem_id="kd-back")
+            self.forth = gr.Button("Next", size="sm", elem_id="kd-forth")
+        images = self.bench.samples.of_images
+        self.choose_file = gr.Button("Upload a picture …", size="sm", visible=images, elem_id="kd-upload")
+        self.content = gr.Textbox(elem_classes="kd-hidden", show_label=False, container=False)
+        self.upload_says = gr.HTML()
+
+    def _choose_map(self) -> None:
+        gr, bench = self.gr, self.bench
+        methods = [(explain.METHODS[name].title, name) for name in bench.methods]
+        classes = [(_AUTO, _NOTHING), *((name, place) for place, name in enumerate(bench.class_names))]
+        self.method = gr.Dropdown(methods, value=bench.methods[0], label="Method", elem_id="kd-method")
+        self.target = gr.Dropdown(classes, value=_NOTHING, label="Class that is explained", elem_id="kd-class")
+        of_layer = explain.METHODS[bench.methods[0]].of_layer
+        self.layers = {}
+        for name, paths in bench.layers.items():
+            self.layers[name] = gr.Slider(
+                1,
+                max(len(paths), 2),
+                value=max(len(paths), 1),
+                step=1,
+                label=f"Layer of the {name}, from the first to the last",
+                visible=of_layer and len(paths) > 1,
+                elem_id=f"kd-layer-{name}",
+            )
+        self.opacity = gr.Slider(
+            0, 1, value=_OPACITY, step=0.05, label="Overlay", visible=bench.samples.of_images, elem_id="kd-overlay"
+        )
+
+    def _show(self) -> None:
+        gr, bench = self.gr, self.bench
+        self.maps = gr.HTML()
+        gr.HTML('<h3 class="kd-h">Do the two maps agree?</h3>')
+        self.agreement = gr.HTML()
+        gr.HTML('<h3 class="kd-h">What they say</h3>')
+        self.predictions = gr.HTML()
+        gr.HTML(rendering.overview(bench.overview))
+        with gr.Accordion("The way through the tree", open=False, visible=bench.tree is not None) as self.tree_opener:
+            self.tree = gr.HTML()
+
+    def _ask_for_feedback(self) -> None:
+        gr, there = self.gr, self.bench.store is not None
+        with gr.Group(visible=there):
+            gr.HTML('<h3 class="kd-h kd-inset">Is the explanation right?</h3>')
+            with gr.Row():
+                self.judged = gr.Radio(
+                    [("the student's map", "student"), ("the teacher's map", "teacher")],
+                    value="student",
+                    label="Judged is",
+                    elem_id="kd-judged",
+                )
+                self.verdict = gr.Radio(list(VERDICTS), label="It is", elem_id="kd-verdict")
+            with gr.Row():
+                self.note = gr.Textbox(label="Note", max_length=2000, scale=3, elem_id="kd-note")
+                self.who = gr.Textbox(label="Your name, if you like", max_length=100, scale=1, elem_id="kd-who")
+            self.submit = gr.Button("Store", variant="primary", size="sm", elem_id="kd-submit")
+            self.stored = gr.HTML(elem_id="kd-stored", padding=True)
+
+    def _wire(self) -> None:
+        gr = self.gr
+        choice = [self.uploaded, self.index, self.method, self.target, *self.layers.values()]
+        shown = [self.maps, self.agreement, self.predictions]
+        quiet = {"api_visibility": "private", "show_progress": "hidden"}
+        looks = {"fn": self._look, "inputs": [*choice, self.opacity], "outputs": shown, **quiet}
+        gr.on([self.blocks.load, self.target.input], **looks)
+        gr.on([each.input for each in (*self.layers.values(), self.opacity)], **looks, trigger_mode="always_last")
+        self.method.input(self._fit_sliders, [self.method], [*self.layers.values()], **quiet).then(**looks)
+        # A number that is chosen takes the place of an uploaded picture.
+        self.index.input(lambda: ("", "", ""), None, [self.uploaded, self.upload_says, self.stored], **quiet).then(
+            **looks
+        ).then(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
+        for trigger, step in ((self.back.click, -1), (self.forth.click, 1), (self.among.input, 0)):
+            trigger(
+                lambda among, index, step=step: (self._moved(among, int(index), step), "", "", ""),
+                [self.among, self.index],
+                [self.index, self.uploaded, self.upload_says, self.stored],
+                **quiet,
+            ).then(**looks).then(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
+        self.choose_file.click(lambda content: content, [self.content], [self.content], js=_READ_FILE, **quiet).then(
+            self._upload, [self.content], [self.uploaded, self.upload_says, self.content], **quiet
+        ).then(**looks).then(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
+        self.blocks.load(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
+        self.submit.click(
+            self._mark,
+            [*choice, self.judged, self.verdict, self.note, self.who],
+            [self.stored, self.verdict, self.note],
+            **quiet,
+        )
+
+    def _sample(self, uploaded: str, index: float) -> Sample:
+        return self.bench.uploaded(uploaded) if uploaded else self.bench.sample(int(index))
+
+    def _compare(self, sample: Sample, method: str, target: int, *layers: float) -> explain.ExplanationComparison:
+        paths = (
+            paths[min(max(int(place), 1), len(paths)) - 1] if paths else None
+            for place, paths in zip(layers, self.bench.layers.values(), strict=True)
+        )
+        names = ("teacher_layer", "student_layer")
+        wanted = None if target == _NOTHING else int(target)
+        return self.bench.compare(sample, method, target=wanted, **dict(zip(names, paths, strict=True)))
+
+    def _look(
+        self, uploaded: str, index: float, method: str, target: int, teacher: float, student: float, opacity: float
+    ) -> tuple[str, str, str]:
+        try:
+            sample = self._sample(uploaded, index)
+            predictions = rendering.predictions_table(self.bench, sample, self.bench.predictions(sample))
+        except ValueError as error:
+            return _told(error), "", ""
+        try:
+            found = self._compare(sample, method, target, teacher, student)
+        except ValueError as error:
+            return _told(error), "", predictions
+        return rendering.maps(self.bench, sample, found, opacity), rendering.agreement(found), predictions
+
+    def _walk(self, uploaded: str, index: float) -> str:
+        if self.bench.tree is None:
+            return ""
+        try:
+            sample = self._sample(uploaded, index)
+            return rendering.tree(self.bench.tree_picture(sample), self.bench.tree_path(sample))
+        except ValueError as error:
+            return _told(error)
+
+    def _fit_sliders(self, method: str) -> list[Any]:
+        of_layer = method in explain.METHODS and explain.METHODS[method].of_layer
+        return [self.gr.update(visible=of_layer and len(paths) > 1) for paths in self.bench.layers.values()]
+
+    def _moved(self, among: str, index: int, step: int) -> int:
+        """Return the number of the next sample of a kind, or of the one before, around the ends."""
+        found = self.bench.overview
+        numbers = {"differing": found.differing, "wrong": found.wrong}.get(among) or range(len(self.bench.samples.x))
+        if step >= 0:
+            return next((number for number in numbers if number >= index + step), numbers[0])
+        return next((number for number in reversed(numbers) if number < index), numbers[-1])
+
+    def _upload(self, content: str) -> tuple[str, str, str]:
+        if not content:
+            return "", "", ""
+        try:
+            sample = self.bench.upload(decoded(content))
+        except ValueError as error:
+            return "", _told(error), ""
+        return sample.id, '<p class="kd-caption">Shown is your picture, cut to its middle and resized.</p>', ""
+
+    def _mark(
+        self,
+        uploaded: str,
+        index: float,
+        method: str,
+        target: int,
+        teacher: float,
+        student: float,
+        judged: str,
+        verdict: str | None,
+        note: str,
+        who: str,
+    ) -> tuple[str, Any, Any]:
+        if verdict is None:
+            return _told("Choose right, wrong or unclear first."), self.gr.skip(), self.gr.skip()
+        try:
+            sample = self._sample(uploaded, index)
+            found = self._compare(sample, method, target, teacher, student)
+            number = self.bench.mark(sample, found, model=judged, verdict=verdict, note=note, who=who)
+        except (ValueError, OSError) as error:
+            return _told(error), self.gr.skip(), self.gr.skip()
+        name = html.escape(self.bench.class_names[int(found.teacher.target[0])])
+        what = f"the {judged}'s {html.escape(found.teacher.title)} of {name}"
+        return f'<p class="kd-caption">Stored as number {number}: {what} is <b>{verdict}</b>.</p>', None, ""
+
+
+def _heading(bench: Workbench) -> str:
+    teacher, student = bench.models.values()
+    names = (
+        f"{title} <b>{html.escape(model.name)}</b> ({model.count_params():,} parameters)"
+        for title, model in (("Teacher", teacher), ("Student", student))
+    )
+    data = f"{len(bench.samples.x):,} samples of <b>{html.escape(bench.samples.name)}</b>"
+    title = '<h2 class="kd-title">Teacher and student, side by side</h2>'
+    return f'{title}<p class="kd-caption">{" · ".join([*names, data])}</p>'
+
+
+def _told(error: object) -> str:
+    return f'<p class="kd-error" role="alert">{html.escape(str(error))}</p>'
+
+
+def style() -> str:
+    """Return the page's style sheet."""
+    return resources.files("kdkeras.app").joinpath("page.css").read_text(encoding="utf-8")

@@ -1,0 +1,91 @@
+"""The samples that the page shows: a data set of this library, or arrays of one's own."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdkeras import datasets
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Samples with what is known of them.
+
+    Attributes:
+        name: Name of the data.
+        x: Shape `(n, ...)`, as the models take them.
+        y: Class index of each, shape `(n,)`; `None` where it is not known.
+        class_names: Name of each class; empty where they have none.
+        feature_names: Name of each column of a table; empty where they have none.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+
+    @property
+    def of_images(self) -> bool:
+        """Whether the samples are images `(height, width, channels)`."""
+        return self.x.ndim == 4
+
+
+def load_samples(data: str, split: str = "test") -> Samples:
+    """Return the samples of a data set, or of an `.npz` file.
+
+    Args:
+        data: A name that `kdkeras.datasets.load` knows, or the path of an `.npz` file with `x` and, where they are
+            known, `y` (class indices), `class_names` and `feature_names`.
+        split: `"train"`, `"valid"` or `"test"`, of a data set. A file has no splits.
+
+    Returns:
+        The `Samples`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The name is not known, or the file does not hold what is needed.
+
+    Example:
+        >>> from kdkeras.app.samples import load_samples
+        >>> samples = load_samples("wine")
+        >>> samples.x.shape, samples.class_names
+        ((36, 13), ('class_0', 'class_1', 'class_2'))
+    """
+    if not data.endswith(".npz"):
+        found = datasets.load(data)
+        x, y = found.arrays(split)
+        return Samples(data, x, y if found.class_names else None, found.class_names, found.feature_names)
+    path = Path(data)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no data file '{path}'. Write it with `numpy.savez('{path.name}', x=x, y=y)`."
+        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("x", "y", "class_names", "feature_names") if name in file}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"'{path}' is no `.npz` file of plain arrays: {error}. Write it with `numpy.savez`."
+        ) from error
+    return _checked(path.name, arrays)
+
+
+def _checked(name: str, arrays: dict[str, np.ndarray]) -> Samples:
+    x, y = arrays.get("x"), arrays.get("y")
+    if x is None or x.ndim < 2 or not len(x) or x.dtype.kind not in "fiub":
+        got = "none" if x is None else f"shape {x.shape} of {x.dtype}"
+        raise ValueError(f"'{name}' needs an array x of numbers (n, ...), at least one sample. Received: {got}.")
+    if y is not None:
+        y = y.reshape(-1) if y.ndim == 2 and y.shape[1] == 1 else y
+        if y.shape != (len(x),) or y.dtype.kind not in "iub":
+            raise ValueError(
+                f"y of '{name}' must be one class index per sample, shape ({len(x)},). Received: shape {y.shape} of "
+                f"{y.dtype}. Leave y out where it is something else."
+            )
+    texts = (tuple(str(each) for each in arrays.get(key, ())) for key in ("class_names", "feature_names"))
+    return Samples(name, x, None if y is None else y.astype("int64"), *texts)
