@@ -113,7 +113,7 @@ class _Page:
         images = self.bench.samples.of_images
         self.choose_file = gr.Button("Upload a picture …", size="sm", visible=images, elem_id="kd-upload")
         self.content = gr.Textbox(elem_classes="kd-hidden", show_label=False, container=False)
-        self.upload_says = gr.HTML()
+        self.upload_says = gr.HTML(padding=False)
 
     def _choose_map(self) -> None:
         gr, bench = self.gr, self.bench
@@ -139,19 +139,19 @@ class _Page:
 
     def _show(self) -> None:
         gr, bench = self.gr, self.bench
-        self.maps = gr.HTML()
-        gr.HTML('<h3 class="kd-h">Do the two maps agree?</h3>')
-        self.agreement = gr.HTML()
-        gr.HTML('<h3 class="kd-h">What they say</h3>')
-        self.predictions = gr.HTML()
-        gr.HTML(rendering.overview(bench.overview))
+        self.maps = gr.HTML(padding=False)
+        gr.HTML('<h3 class="kd-h">Do the two maps agree?</h3>', padding=False)
+        self.agreement = gr.HTML(padding=False)
+        gr.HTML('<h3 class="kd-h">What they say</h3>', padding=False)
+        self.predictions = gr.HTML(padding=False)
+        gr.HTML(rendering.overview(bench.overview), padding=False)
         with gr.Accordion("The way through the tree", open=False, visible=bench.tree is not None) as self.tree_opener:
-            self.tree = gr.HTML()
+            self.tree = gr.HTML(padding=False)
 
     def _ask_for_feedback(self) -> None:
         gr, there = self.gr, self.bench.store is not None
         with gr.Group(visible=there):
-            gr.HTML('<h3 class="kd-h kd-inset">Is the explanation right?</h3>')
+            gr.HTML('<h3 class="kd-h kd-inset">Is the explanation right?</h3>', padding=False)
             with gr.Row():
                 self.judged = gr.Radio(
                     [("the student's map", "student"), ("the teacher's map", "teacher")],

@@ -89,7 +89,8 @@ def maps(bench: Workbench, sample: Sample, comparison: explain.ExplanationCompar
     """
     if not bench.samples.of_images:
         return _features(bench, sample, comparison)
-    picture = displayable(np.stack([sample.x, *bench.samples.x[:1]]))[0]  # by the scale of the data
+    low, high = bench.scale
+    picture = displayable(((sample.x.astype("float64") - low) / ((high - low) or 1)).clip(0, 1)[None])[0]
     has_sign = comparison.teacher.has_sign or comparison.student.has_sign
     source = f"sample {sample.index}" if sample.index is not None else "uploaded picture"
     label = f", label {bench.class_names[sample.label]}" if sample.label is not None and _many(bench) else ""

@@ -180,6 +180,11 @@ class Workbench:
         return {name: self._layers_of(model) for name, model in self.models.items()}
 
     @cached_property
+    def scale(self) -> tuple[float, float]:
+        """The values of black and white in the data."""
+        return scale_of(self.samples.x)
+
+    @cached_property
     def methods(self) -> tuple[str, ...]:
         """Names of the methods that both models allow."""
         has_layers = all(self.layers.values())
@@ -221,7 +226,7 @@ class Workbench:
         """
         spec = input_specs(self.models["teacher"])
         shape = self.samples.x.shape[1:] if spec is None else tuple(spec.shape[1:])
-        x = sample_of_picture(content, shape, scale_of(self.samples.x))
+        x = sample_of_picture(content, shape, self.scale)
         sample = Sample(x, sample_id(x))
         with self._lock:
             self._uploads[sample.id] = sample
@@ -253,7 +258,7 @@ class Workbench:
             sample: The sample.
 
         Returns:
-            Title of the model → probability of each class, shape `(classes,)`; of a single linear output, its value.
+            Title of the model → probability of each class, shape `(classes,)`; of a single unit, of class 1.
         """
         return {title: self._ask(title, sample.x[None])[0] for title in self._answers}
 
@@ -429,8 +434,13 @@ class Workbench:
         if len(set(units.values())) > 1:
             raise ValueError(f"All models need the same classes. Received: {units} outputs. Load models of one task.")
         count, names = units["Teacher"], self.samples.class_names
+        if count == 1 and self._readers["teacher"].get().extractor.head != "sigmoid":
+            raise ValueError(
+                f"The page shows classifiers. Received: a teacher, '{self.models['teacher'].name}', with one linear "
+                "output. Use `kdkeras.explain` in Python."
+            )
         if count == 1:
-            return names[1:2] if len(names) == 2 else ("output",)
+            return names[1:2] if len(names) == 2 else ("class 1",)
         if names and len(names) != count:
             raise ValueError(
                 f"The data '{self.samples.name}' name {len(names)} classes, the models have {count}. Load data and "

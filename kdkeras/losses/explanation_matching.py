@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
+import numpy as np
 from keras import ops
 
 from kdkeras.losses._maps import pool_to_smaller
@@ -80,13 +82,19 @@ class ExplanationMatching(DistillationLoss):
         every: Take every n-th training step only; the others cost nothing and give 0. The value of the n-th counts n
             times, so that neither the mean gradient nor the figure in the log depends on n, as in the lazy
             regularisation of StyleGAN2; the authors of e²KD, who take n = 4 and 16, do not do so. Default 1.
+        sample_weights: Factor of each training sample on this term alone, shape `(samples,)`, such as
+            `kdkeras.feedback.explanation_weights` gives; `fit` must then be given `kdkeras.Indexed` data, whose numbers
+            find them. The mean is over the samples, not over the weights: more weight is more explanation in the total
+            loss. The figure in the log has them in it; evaluation takes all samples alike. Default: all weigh 1. (The
+            `sample_weight` of `fit` weighs the task and every loss.)
         output: Name of the output that is explained, where the models have several; a pair where the names differ.
         name: Name in logs and progress bar. Default `"explanation_matching"`.
 
     Raises:
         TypeError: `every` is not a whole number.
         ValueError: A setting is out of range, or layers do not go with the method; when connected, a layer does not
-            exist or has no positions, the logit does not depend on it, or the maps' sizes do not fit.
+            exist or has no positions, the logit does not depend on it, or the maps' sizes do not fit; in training,
+            there are `sample_weights` and the data do not say which sample is which.
 
     Example:
         >>> import kdkeras
@@ -109,6 +117,7 @@ class ExplanationMatching(DistillationLoss):
         method: Literal["grad_cam", "cam", "input_gradient"] = "grad_cam",
         distance: Literal["cosine", "squared"] = "cosine",
         every: int = 1,
+        sample_weights: Sequence[float] | np.ndarray | None = None,
         output: str | tuple[str, str] | None = None,
         name: str | None = None,
     ) -> None:
@@ -125,7 +134,8 @@ class ExplanationMatching(DistillationLoss):
         self.method, self.distance, self.every = method, distance, every
         self.student_attribution = Attribution(method, student_layer, self.output_names[0])
         self.teacher_attribution = Attribution(method, teacher_layer, self.output_names[1])
-        self.needs = ("training",) if every > 1 else ()
+        self.sample_weights = None if sample_weights is None else _checked_weights(sample_weights)
+        self.needs = ("training", "index") if self.sample_weights is not None else ("training",) if every > 1 else ()
         self._step = self.add_weight(
             shape=(),
             dtype="int32",
@@ -148,20 +158,52 @@ class ExplanationMatching(DistillationLoss):
         """Return whether this step takes an explanation."""
         return ops.equal(ops.convert_to_tensor(self._step), 0) if training and self.every > 1 else True
 
-    def call(self, student: Signals, teacher: Signals, labels: Any = None, training: bool = False) -> Any:
+    def call(
+        self, student: Signals, teacher: Signals, labels: Any = None, training: bool = False, index: Any = None
+    ) -> Any:
         """Return the loss of each sample, shape `(batch,)`."""
         maps = (signals.attributions[self.name] for signals in (student, teacher))
         values = explanation_matching(*_same_size(self.student_attribution, *maps), distance=self.distance)
+        if training and self.sample_weights is not None:
+            values = values * self._weights(index)
         if not training or self.every == 1:
             return values
         due = self.is_due(training=True)
         self._step.assign(ops.mod(ops.convert_to_tensor(self._step) + 1, self.every))
         return ops.where(due, self.every * values, ops.zeros_like(values))
 
+    def _weights(self, index: Any) -> Any:
+        """Return the weight of each sample of a batch; NaN, which undoes the step, where there is none."""
+        if index is None:
+            raise ValueError(
+                "`ExplanationMatching` with `sample_weights` needs to know which training sample is which. Received: "
+                "data without an index. Pass x=kdkeras.Indexed(x, np.arange(len(x))) to `fit`."
+            )
+        index, last = ops.cast(index, "int32"), len(self.sample_weights) - 1
+        weights = ops.take(ops.convert_to_tensor(self.sample_weights), ops.clip(index, 0, last), axis=0)
+        return ops.where(ops.logical_and(index >= 0, index <= last), weights, float("nan"))
+
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""
         own = {"student_layer": self.student_layer, "teacher_layer": self.teacher_layer, "method": self.method}
-        return {**super().get_config(), **own, "distance": self.distance, "every": self.every}
+        weights = None if self.sample_weights is None else self.sample_weights.tolist()
+        return {
+            **super().get_config(),
+            **own,
+            "distance": self.distance,
+            "every": self.every,
+            "sample_weights": weights,
+        }
+
+
+def _checked_weights(weights: Any) -> np.ndarray:
+    array = np.asarray(weights, "float32")
+    if array.ndim != 1 or not len(array) or not np.isfinite(array).all() or (array < 0).any():
+        raise ValueError(
+            "`ExplanationMatching` needs sample_weights of one finite number >= 0 for each training sample, shape "
+            f"(samples,). Received: shape {array.shape}, from {array.min(initial=0)} to {array.max(initial=0)}."
+        )
+    return array
 
 
 def _pair(loss: ExplanationMatching, student: SignalSpec, teacher: SignalSpec) -> Pair:
