@@ -5,5 +5,6 @@
 
 from kdkeras.app.samples import Samples as Samples
 from kdkeras.app.samples import load_samples as load_samples
+from kdkeras.app.serve import listen as listen
 from kdkeras.app.serve import serve as serve
 from kdkeras.app.workbench import Workbench as Workbench

@@ -66,12 +66,12 @@ def load_samples(data: str, split: str = "test") -> Samples:
             f"There is no data file '{path}'. Write it with `numpy.savez('{path.name}', x=x, y=y)`."
         )
     try:
+        with zipfile.ZipFile(path):  # NumPy would read other files too
+            pass
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("x", "y", "class_names", "feature_names") if name in file}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"'{path}' is no `.npz` file of plain arrays: {error}. Write it with `numpy.savez`."
-        ) from error
+        raise ValueError(f"'{path}' is damaged, or no `.npz` file of plain arrays. Use `numpy.savez`.") from error
     return _checked(path.name, arrays)
 
 

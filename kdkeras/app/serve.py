@@ -17,52 +17,67 @@ _FIRST_PORT, _TRIED = 7860, 100
 _PATIENCE = 1  # seconds that open pages have to close when the server ends
 
 
-def serve(
-    bench: Workbench, *, host: str = LOOPBACK, port: int | None = None, ready: Callable[[str], None] = print
-) -> None:
+def serve(bench: Workbench, listener: socket.socket | None = None, *, ready: Callable[[str], None] = print) -> None:
     """Serve the page until Ctrl-C.
 
     Args:
         bench: What it shows.
-        host: Address to listen at. Default 127.0.0.1: this machine alone. Another one opens the page, with the data and
-            without any password, to all who can reach the machine.
-        port: Default the first that is free from 7860.
+        listener: Where, as `listen` returns it; it is closed at the end. Default: `listen()`, this machine alone.
         ready: Is told the page's address once it can be opened.
 
     Raises:
         MissingGradioError: Gradio is not installed.
-        OSError: The address or the port cannot be used.
+        OSError: No port is free.
+    """
+    import_gradio()
+    import uvicorn
+
+    with contextlib.closing(listener or listen()) as listener:
+        host, port = listener.getsockname()[:2]
+        guard = application(bench, host, port)
+        config = uvicorn.Config(guard, log_level="critical", timeout_graceful_shutdown=_PATIENCE)
+        ready(_address(host, port))  # from here on browsers wait in line
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when all is closed
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def application(bench: Workbench, host: str = LOOPBACK, port: int = _FIRST_PORT) -> Guard:
+    """Return the page as an ASGI application.
+
+    Args:
+        bench: What it shows.
+        host: Address at which it is served.
+        port: Port at which it is served.
+
+    Returns:
+        The `Guard` with all that stands behind it.
+
+    Raises:
+        MissingGradioError: Gradio is not installed.
     """
     gradio = import_gradio()
     import fastapi
-    import uvicorn
 
-    with contextlib.closing(_listen(host, port)) as listener:
-        blocks = page(bench)
-        # No path is allowed beside Gradio's own files, and the guard lets no request for one pass.
-        app = gradio.mount_gradio_app(
-            fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
-            blocks,
-            path="/",
-            server_name=host,
-            server_port=listener.getsockname()[1],
-            footer_links=[],
-            run_history=False,
-            allowed_paths=[],
-            max_file_size=1,
-            show_error=False,
-            ssr_mode=False,
-            enable_monitoring=False,
-            pwa=False,
-            mcp_server=False,
-            theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            css=style(),
-        )
-        guard = Guard(app, _names(host))
-        config = uvicorn.Config(guard, log_level="critical", timeout_graceful_shutdown=_PATIENCE)
-        ready(_address(host, listener.getsockname()[1]))  # from here on browsers wait in line
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when all is closed
-            uvicorn.Server(config).run(sockets=[listener])
+    # No path is allowed beside Gradio's own files, and the guard lets no request for one pass.
+    app = gradio.mount_gradio_app(
+        fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
+        page(bench),
+        path="/",
+        server_name=host,
+        server_port=port,
+        footer_links=[],
+        run_history=False,
+        allowed_paths=[],
+        max_file_size=1,
+        show_error=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        css=style(),
+    )
+    return Guard(app, _names(host))
 
 
 def is_loopback(host: str) -> bool:
@@ -84,8 +99,27 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _listen(host: str, port: int | None) -> socket.socket:
-    """Return a socket that listens at the port, or at the first that is free."""
+def listen(host: str = LOOPBACK, port: int | None = None) -> socket.socket:
+    """Return a socket that listens for browsers.
+
+    Args:
+        host: Address to listen at. Default 127.0.0.1: this machine alone. Another one opens the page, with the data and
+            without any password, to all who can reach the machine.
+        port: Default the first that is free from 7860.
+
+    Returns:
+        The socket.
+
+    Raises:
+        OSError: The address or the port cannot be used.
+        ValueError: The port is no number of a port.
+
+    Example:
+        >>> from kdkeras.app.serve import listen
+        >>> with listen() as listener:
+        ...     listener.getsockname()[0]
+        '127.0.0.1'
+    """
     if port is not None and not 0 <= port <= 65535:
         raise ValueError(f"A port must be a number in 0…65535. Received: {port}.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import socket
 from typing import Any
 
 
@@ -44,9 +46,16 @@ def _run(options: argparse.Namespace) -> None:
         tf.get_logger().setLevel("ERROR")  # it warns that several models are traced, which is what the page does
         from kdkeras import app
         from kdkeras.app.page import import_gradio
-        from kdkeras.app.serve import is_loopback
 
-    import_gradio()  # where it is missing, that is said before the models are loaded
+    # What is missing or taken is said before the models are loaded.
+    import_gradio()
+    with contextlib.closing(app.listen(options.host, options.port)) as listener:
+        _serve(options, app, listener)
+
+
+def _serve(options: argparse.Namespace, app: Any, listener: socket.socket) -> None:
+    from kdkeras.app.serve import is_loopback
+
     bench = app.Workbench.load(
         options.teacher,
         options.student,
@@ -65,4 +74,4 @@ def _run(options: argparse.Namespace) -> None:
     def ready(address: str) -> None:
         print(f"Open {address} in a browser. Feedback is kept in {options.feedback}. Ctrl-C ends.", flush=True)
 
-    app.serve(bench, host=options.host, port=options.port, ready=ready)
+    app.serve(bench, listener, ready=ready)

@@ -314,14 +314,16 @@ def agreement(student: Explanation, teacher: Explanation, top_k: float) -> dict[
     Returns:
         The measures of an `ExplanationComparison`; `"ssim"` of images only.
     """
-    pair = student.maps, teacher.maps
+    of_images = teacher.maps.ndim == 3 and teacher.inputs.ndim in (3, 4)
+    # A row of features is a map of height 1.
+    pair = [each.maps if of_images else each.maps.reshape(len(each.maps), 1, -1) for each in (student, teacher)]
     span = 2.0 if student.has_sign or teacher.has_sign else 1.0
     measures = {
         "cosine": metrics.cosine(*pair),
         "pearson": metrics.pearson(*pair),
         "spearman": metrics.spearman(*pair),
     }
-    if teacher.maps.ndim == 3:
+    if of_images:
         window = min(7, *teacher.maps.shape[1:])  # images smaller than the usual window get one of their size
         measures["ssim"] = metrics.ssim(*pair, data_range=span, window=window)
     measures["top_k_iou"] = metrics.top_k_iou(*pair, top_k=top_k)
