@@ -17,7 +17,7 @@ _Send = Callable[[_Message], Awaitable[None]]
 # Gradio also serves, takes and fetches files: the page has none, so all of that is closed.
 _OPEN = re.compile(
     r"/$|/(config|theme\.css|favicon\.ico|manifest\.json)$|/(assets|static|svelte)/[\w./~@+-]*$"
-    r"|/gradio_api/(queue/(join|data)|heartbeat/[\w-]+|startup-events|app_id|info|reset|cancel)$"
+    r"|/gradio_api/(queue/(join|data)|heartbeat/[\w-]+|startup-events|app_id|reset|cancel)$"
 )
 _LARGEST = int(MAX_BYTES * 4 / 3) + 2**16  # bytes of a request: a picture as base64 text, and what stands around it
 _POLICY = (

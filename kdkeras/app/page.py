@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib.util
 import os
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,18 @@ class MissingGradioError(RuntimeError):
     """Gradio is not installed; the message says how it is."""
 
 
+def check_gradio() -> None:
+    """Raise if Gradio is not installed; importing it takes seconds, asking does not.
+
+    Raises:
+        MissingGradioError: It is not installed.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise MissingGradioError(
+            "The interactive page needs Gradio, which is not installed. Run: pip install 'kdkeras[app]'"
+        )
+
+
 def import_gradio() -> Any:
     """Return Gradio, which then sends nothing anywhere.
 
@@ -57,13 +70,10 @@ def import_gradio() -> Any:
     Raises:
         MissingGradioError: It is not installed.
     """
+    check_gradio()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
-    try:
-        import gradio
-    except ModuleNotFoundError as error:
-        raise MissingGradioError(
-            "The interactive page needs Gradio, which is not installed. Run: pip install 'kdkeras[app]'"
-        ) from error
+    import gradio
+
     return gradio
 
 
@@ -186,8 +196,9 @@ class _Page:
                 [self.index, self.uploaded, self.upload_says, self.stored],
                 **quiet,
             ).then(**looks).then(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
-        self.choose_file.click(lambda content: content, [self.content], [self.content], js=_READ_FILE, **quiet).then(
-            self._upload, [self.content], [self.uploaded, self.upload_says, self.content], **quiet
+        # What the browser's part returns takes the place of the hidden text, as the argument.
+        self.choose_file.click(
+            self._upload, [self.content], [self.uploaded, self.upload_says], js=_READ_FILE, **quiet
         ).then(**looks).then(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
         self.blocks.load(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
         self.submit.click(
@@ -244,14 +255,14 @@ class _Page:
             return next((number for number in numbers if number >= index + step), numbers[0])
         return next((number for number in reversed(numbers) if number < index), numbers[-1])
 
-    def _upload(self, content: str) -> tuple[str, str, str]:
-        if not content:
-            return "", "", ""
+    def _upload(self, content: str) -> tuple[Any, Any]:
+        if not content:  # no file was chosen
+            return self.gr.skip(), self.gr.skip()
         try:
             sample = self.bench.upload(decoded(content))
         except ValueError as error:
-            return "", _told(error), ""
-        return sample.id, '<p class="kd-caption">Shown is your picture, cut to its middle and resized.</p>', ""
+            return "", _told(error)
+        return sample.id, '<p class="kd-caption">Shown is your picture, cut to its middle and resized.</p>'
 
     def _mark(
         self,

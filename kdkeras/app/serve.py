@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 
 from kdkeras.app.guard import Guard
-from kdkeras.app.page import import_gradio, page, style
+from kdkeras.app.page import check_gradio, import_gradio, page, style
 from kdkeras.app.workbench import Workbench
 
 LOOPBACK = "127.0.0.1"
@@ -29,7 +29,7 @@ def serve(bench: Workbench, listener: socket.socket | None = None, *, ready: Cal
         MissingGradioError: Gradio is not installed.
         OSError: No port is free.
     """
-    import_gradio()
+    check_gradio()
     import uvicorn
 
     with contextlib.closing(listener or listen()) as listener:
@@ -58,10 +58,13 @@ def application(bench: Workbench, host: str = LOOPBACK, port: int = _FIRST_PORT)
     gradio = import_gradio()
     import fastapi
 
+    blocks = page(bench)
+    # `launch` sets it, mounting does not, and without it Gradio copies any file that a client names (6.31).
+    blocks.has_launched = True
     # No path is allowed beside Gradio's own files, and the guard lets no request for one pass.
     app = gradio.mount_gradio_app(
         fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
-        page(bench),
+        blocks,
         path="/",
         server_name=host,
         server_port=port,

@@ -45,10 +45,10 @@ def _run(options: argparse.Namespace) -> None:
         tf.config.list_physical_devices()
         tf.get_logger().setLevel("ERROR")  # it warns that several models are traced, which is what the page does
         from kdkeras import app
-        from kdkeras.app.page import import_gradio
+        from kdkeras.app.page import check_gradio
 
     # What is missing or taken is said before the models are loaded.
-    import_gradio()
+    check_gradio()
     with contextlib.closing(app.listen(options.host, options.port)) as listener:
         _serve(options, app, listener)
 

@@ -219,7 +219,7 @@ def test_files_without_samples(tmp_path, arrays, message):
 def test_files_that_are_no_arrays(tmp_path):
     path = tmp_path / "mine.npz"
     path.write_bytes(b"PK no zip file")
-    with pytest.raises(ValueError, match="damaged, or no `.npz` file of plain arrays"):
+    with pytest.raises(ValueError, match=r"damaged, or no `\.npz` file"):
         load_samples(str(path))
     with pytest.raises(FileNotFoundError, match="There is no data file"):
         load_samples(str(tmp_path / "none.npz"))
