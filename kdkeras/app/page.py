@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdkeras import explain
 from kdkeras.app import rendering
+from kdkeras.app.samples import Sample
 from kdkeras.app.upload import MAX_BYTES, decoded
-from kdkeras.app.workbench import Sample, Workbench
+from kdkeras.app.workbench import Workbench
 from kdkeras.feedback import VERDICTS
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ _OPACITY = 0.9
 _AUTO = "the teacher's answer"
 _SHOWN = {"all": "all", "differing": "student differs from teacher", "wrong": "student is wrong"}
 _NOTHING = -1  # stands for "the teacher's answer" among the classes
+
+_TOO_LARGE = "too large"
 
 # The browser reads the file; what is sent is its content, never a name or a path.
 _READ_FILE = """
@@ -34,15 +37,15 @@ async () => {
     input.click();
   });
   if (!file) return "";
-  if (file.size > MAX_BYTES) return "too large";
+  if (file.size > MAX_BYTES) return "TOO_LARGE";
   return await new Promise((resolve) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result);
-    reader.onerror = () => resolve("unreadable");
+    reader.onerror = () => resolve("-");
     reader.readAsDataURL(file);
   });
 }
-""".replace("MAX_BYTES", str(MAX_BYTES))
+""".replace("MAX_BYTES", str(MAX_BYTES)).replace("TOO_LARGE", _TOO_LARGE)
 
 
 class MissingGradioError(RuntimeError):
@@ -182,16 +185,17 @@ class _Page:
         shown = [self.maps, self.agreement, self.predictions]
         quiet = {"api_visibility": "private", "show_progress": "hidden"}
         looks = {"fn": self._look, "inputs": [*choice, self.opacity], "outputs": shown, **quiet}
-        gr.on([self.blocks.load, self.target.input], **looks)
-        gr.on([each.input for each in (*self.layers.values(), self.opacity)], **looks, trigger_mode="always_last")
-        self.method.input(self._fit_sliders, [self.method], [*self.layers.values()], **quiet).then(**looks)
+        latest = {"trigger_mode": "always_last"}  # of several changes the last one counts
+        self.blocks.load(**looks)
+        gr.on([each.input for each in (self.target, *self.layers.values(), self.opacity)], **looks, **latest)
+        self.method.input(self._fit_sliders, [self.method], [*self.layers.values()], **quiet, **latest).then(**looks)
         # A number that is chosen takes the place of an uploaded picture.
-        self.index.input(lambda: ("", "", ""), None, [self.uploaded, self.upload_says, self.stored], **quiet).then(
-            **looks
-        ).then(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
+        self.index.input(
+            lambda: ("", "", ""), None, [self.uploaded, self.upload_says, self.stored], **quiet, **latest
+        ).then(**looks).then(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
         for trigger, step in ((self.back.click, -1), (self.forth.click, 1), (self.among.input, 0)):
             trigger(
-                lambda among, index, step=step: (self._moved(among, int(index), step), "", "", ""),
+                lambda among, index, step=step: (self._moved(among, int(index or 0), step), "", "", ""),
                 [self.among, self.index],
                 [self.index, self.uploaded, self.upload_says, self.stored],
                 **quiet,
@@ -209,7 +213,7 @@ class _Page:
         )
 
     def _sample(self, uploaded: str, index: float) -> Sample:
-        return self.bench.uploaded(uploaded) if uploaded else self.bench.sample(int(index))
+        return self.bench.uploaded(uploaded) if uploaded else self.bench.sample(int(index or 0))
 
     def _compare(self, sample: Sample, method: str, target: int, *layers: float) -> explain.ExplanationComparison:
         paths = (
@@ -258,6 +262,8 @@ class _Page:
     def _upload(self, content: str) -> tuple[Any, Any]:
         if not content:  # no file was chosen
             return self.gr.skip(), self.gr.skip()
+        if content == _TOO_LARGE:
+            return "", _told(f"A picture must have at most {MAX_BYTES // 2**20} MiB. Shrink it.")
         try:
             sample = self.bench.upload(decoded(content))
         except ValueError as error:
@@ -286,7 +292,8 @@ class _Page:
         except (ValueError, OSError) as error:
             return _told(error), self.gr.skip(), self.gr.skip()
         name = html.escape(self.bench.class_names[int(found.teacher.target[0])])
-        what = f"the {judged}'s {html.escape(found.teacher.title)} of {name}"
+        where = "your picture" if sample.index is None else f"sample {sample.index}"
+        what = f"the {judged}'s {html.escape(found.teacher.title)} of {name}, {where},"
         return f'<p class="kd-caption">Stored as number {number}: {what} is <b>{verdict}</b>.</p>', None, ""
 
 

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdkeras import explain
-from kdkeras.app.workbench import Overview, Sample, Workbench
+from kdkeras.app.overview import Overview
+from kdkeras.app.samples import Sample
+from kdkeras.app.workbench import Workbench
 from kdkeras.explain.pictures import colour_scale, displayable, overlaid
 
 _SHOWN = 448  # pixels that a picture is enlarged to at least, by whole factors, so that its own pixels stay visible

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,28 @@ from kdkeras import datasets
 
 
 @dataclass(frozen=True, eq=False)
+class Sample:
+    """One sample.
+
+    Attributes:
+        x: Without the batch axis.
+        id: Its `kdkeras.feedback.sample_id`.
+        index: Its number in the data; `None` for one that was uploaded.
+        label: Its class index, where it is known.
+    """
+
+    x: np.ndarray = field(repr=False)
+    id: str
+    index: int | None = None
+    label: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Samples:
     """Samples with what is known of them.
 
     Attributes:
-        name: Name of the data.
+        name: Name of the data, with its split: "digits/test".
         x: Shape `(n, ...)`, as the models take them.
         y: Class index of each, shape `(n,)`; `None` where it is not known.
         class_names: Name of each class; empty where they have none.
@@ -59,7 +76,7 @@ def load_samples(data: str, split: str = "test") -> Samples:
     if not data.endswith(".npz"):
         found = datasets.load(data)
         x, y = found.arrays(split)
-        return Samples(data, x, y if found.class_names else None, found.class_names, found.feature_names)
+        return Samples(f"{data}/{split}", x, y if found.class_names else None, found.class_names, found.feature_names)
     path = Path(data)
     if not path.is_file():
         raise FileNotFoundError(

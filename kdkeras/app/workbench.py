@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import keras
 import numpy as np
 
 from kdkeras import explain, export, saving
-from kdkeras.app.samples import Samples, load_samples
+from kdkeras.app.overview import Overview, overview_of
+from kdkeras.app.samples import Sample, Samples, load_samples
 from kdkeras.app.upload import sample_of_picture, scale_of
 from kdkeras.explain.comparison import agreement
 from kdkeras.explain.layer_choice import map_layers
@@ -29,42 +30,6 @@ _OVERVIEW = 1000  # samples that the figures over the data are taken of
 _UPLOADS = 64  # kept, the oldest go
 _MAPS = 256  # comparisons kept
 Answer = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One sample.
-
-    Attributes:
-        x: Without the batch axis.
-        id: Its `kdkeras.feedback.sample_id`.
-        index: Its number in the data; `None` for one that was uploaded.
-        label: Its class index, where it is known.
-    """
-
-    x: np.ndarray = field(repr=False)
-    id: str
-    index: int | None = None
-    label: int | None = None
-
-
-@dataclass(frozen=True)
-class Overview:
-    """Figures over the first samples of the data.
-
-    Attributes:
-        samples: How many.
-        agreement: Share of them on which a model names the teacher's class, by the model's title.
-        accuracy: Share on which it names the label, by title; empty where there are no labels.
-        differing: Numbers of the samples on which the student does not name the teacher's class.
-        wrong: Numbers of those on which the student does not name the label.
-    """
-
-    samples: int
-    agreement: dict[str, float]
-    accuracy: dict[str, float]
-    differing: tuple[int, ...]
-    wrong: tuple[int, ...]
 
 
 class Workbench:
@@ -111,7 +76,7 @@ class Workbench:
         self.models = {"teacher": teacher, "student": student}
         self.samples, self.tree, self.store, self.files = samples, tree, store, dict(files or {})
         _check_fit(self.models, samples)
-        self._lock = threading.RLock()
+        self._lock, self._drawing = threading.RLock(), threading.Lock()
         self._readers = {name: Readers(model) for name, model in self.models.items()}
         self._explainers: dict[Hashable, explain.Explainer] = {}
         self._comparisons: OrderedDict[Hashable, explain.ExplanationComparison] = OrderedDict()
@@ -308,15 +273,7 @@ class Workbench:
         """How often the models agree, and are right, over the first samples of the data."""
         x = self.samples.x[:_OVERVIEW]
         named = {title: _classes(self._ask(title, x)) for title in self._answers}
-        y = None if self.samples.y is None else self.samples.y[: len(x)]
-        others = {title: classes for title, classes in named.items() if title != "Teacher"}
-        return Overview(
-            len(x),
-            {title: float((classes == named["Teacher"]).mean()) for title, classes in others.items()},
-            {} if y is None else {title: float((classes == y).mean()) for title, classes in named.items()},
-            tuple(np.flatnonzero(named["Student"] != named["Teacher"]).tolist()),
-            () if y is None else tuple(np.flatnonzero(named["Student"] != y).tolist()),
-        )
+        return overview_of(named, None if self.samples.y is None else self.samples.y[: len(x)])
 
     def tree_path(self, sample: Sample) -> str:
         """Return the way of a sample through the tree, in words.
@@ -345,9 +302,7 @@ class Workbench:
         Raises:
             ValueError: There is no tree.
         """
-        import io
-
-        with self._lock:  # matplotlib's settings belong to the whole process
+        with self._drawing:  # matplotlib's settings belong to the whole process
             file = io.BytesIO()
             figure = self._tree().plot(sample.x, **self._tree_names(), max_depth=min(3, self._tree().depth))
             figure.savefig(file, format="png", dpi=80)

@@ -161,7 +161,7 @@ def test_pick_slide_judge_and_find_it(page, folder):
     page.locator("#kd-submit").click()
     expect(page.locator("#kd-stored")).to_contain_text("Stored as number", timeout=WAIT)
     mark = FeedbackStore(folder / "feedback.db").marks()[-1]
-    assert (mark.sample, mark.index, mark.data) == (sample_id(data.x_test[7]), 7, "digits")
+    assert (mark.sample, mark.index, mark.data) == (sample_id(data.x_test[7]), 7, "digits/test")
     assert (mark.model, mark.method, mark.layer, mark.target) == ("student", "integrated_gradients", None, 3)
     assert (mark.verdict, mark.note, mark.who) == ("wrong", "It looks at the <b>empty</b> corner.", "Ada")
     assert mark.student_file != mark.teacher_file and len(mark.student_file) == 64
@@ -188,11 +188,12 @@ def test_upload_of_a_picture(page, folder, tmp_path):
 @in_browser
 def test_upload_of_something_else(page, tmp_path):
     path = tmp_path / "mine.png"
-    path.write_text("no picture")
-    with page.expect_file_chooser() as chooser:
-        page.locator("#kd-upload").click()
-    chooser.value.set_files(path)
-    expect(page.get_by_role("alert")).to_contain_text("That is no PNG or JPEG picture", timeout=WAIT)
+    for content, message in (("no picture", "That is no PNG or JPEG picture"), ("x" * (2**23 + 1), "at most 8 MiB")):
+        path.write_text(content)
+        with page.expect_file_chooser() as chooser:
+            page.locator("#kd-upload").click()
+        chooser.value.set_files(path)
+        expect(page.get_by_role("alert")).to_contain_text(message, timeout=WAIT)
     expect(page.locator("#kd-sample")).to_contain_text("sample 0")
 
 
@@ -245,10 +246,13 @@ def test_other_sites_and_names_are_refused(client):
     host = client.base_url.netloc.decode()
     assert client.get("/").status_code == 200
     assert client.get("/", headers={"host": "evil.example"}).status_code == 403
-    body = {"data": [], "fn_index": 0, "session_hash": "a"}
-    join = "/gradio_api/queue/join"
-    assert client.post(join, json=body, headers={"origin": "http://evil.example"}).status_code == 403
-    assert client.post(join, json=body, headers={"origin": f"http://{host}"}).status_code == 200
+    assert client.get("/config", headers={"origin": "http://evil.example"}).status_code == 403
+    assert client.get("/config", headers={"origin": f"http://{host}"}).status_code == 200
+    join = {"url": "/gradio_api/queue/join", "json": {"data": []}}
+    assert (
+        client.post(**join, headers={"origin": "http://evil.example"}).text
+        == "Another site may not speak to this page."
+    )
     assert "default-src 'self'" in client.get("/").headers["content-security-policy"]
 
 

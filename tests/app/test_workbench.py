@@ -103,7 +103,7 @@ def test_a_mark_says_what_was_seen(bench):
     found = bench.compare(sample, "grad_cam", target=6, student_layer="early")
     number = bench.mark(sample, found, model="student", verdict="unclear", note=" why \n", who="Ada ")
     mark = bench.store.marks()[number - 1]
-    assert (mark.sample, mark.index, mark.data) == (sample_id(DIGITS.x_test[2]), 2, "digits")
+    assert (mark.sample, mark.index, mark.data) == (sample_id(DIGITS.x_test[2]), 2, "digits/test")
     assert (mark.method, mark.layer, mark.target, mark.target_name) == ("grad_cam", "early", 6, "6")
     assert (mark.model, mark.verdict, mark.note, mark.who) == ("student", "unclear", "why", "Ada")
 
