@@ -48,6 +48,9 @@ async () => {
 """.replace("MAX_BYTES", str(MAX_BYTES)).replace("TOO_LARGE", _TOO_LARGE)
 
 
+Choice = tuple[Any, ...]  # id of an uploaded sample, number, method, class, layer of the teacher, of the student
+
+
 class MissingGradioError(RuntimeError):
     """Gradio is not installed; the message says how it is."""
 
@@ -117,6 +120,7 @@ class _Page:
         shown = [("all", "all")]
         shown += [(f"{_SHOWN['differing']} ({len(found.differing)})", "differing")] if found.differing else []
         shown += [(f"{_SHOWN['wrong']} ({len(found.wrong)})", "wrong")] if found.wrong else []
+        self.seen = gr.State(None)  # of what the maps are that are shown
         self.uploaded = gr.State("")  # id of the uploaded sample that is shown, if one is
         self.among = gr.Dropdown(shown, value="all", label="Samples", elem_id="kd-among")
         self.index = gr.Slider(0, max(last, 1), value=0, step=1, label="Sample number", elem_id="kd-index")
@@ -142,7 +146,7 @@ class _Page:
                 max(len(paths), 2),
                 value=max(len(paths), 1),
                 step=1,
-                label=f"Layer of the {name}, from the first to the last",
+                label=f"The {name}'s layer",
                 visible=of_layer and len(paths) > 1,
                 elem_id=f"kd-layer-{name}",
             )
@@ -181,62 +185,62 @@ class _Page:
 
     def _wire(self) -> None:
         gr = self.gr
+        # Of several changes that come while one is shown, the last is shown too.
+        quiet = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
         choice = [self.uploaded, self.index, self.method, self.target, *self.layers.values()]
-        shown = [self.maps, self.agreement, self.predictions]
-        quiet = {"api_visibility": "private", "show_progress": "hidden"}
-        looks = {"fn": self._look, "inputs": [*choice, self.opacity], "outputs": shown, **quiet}
-        latest = {"trigger_mode": "always_last"}  # of several changes the last one counts
-        self.blocks.load(**looks)
-        gr.on([each.input for each in (self.target, *self.layers.values(), self.opacity)], **looks, **latest)
-        self.method.input(self._fit_sliders, [self.method], [*self.layers.values()], **quiet, **latest).then(**looks)
+        shown = [self.maps, self.agreement, self.predictions, self.seen]
+        looks = {"fn": self._look, "inputs": [self.opacity, *choice], "outputs": shown, **quiet}
+        walks = {"fn": self._walk, "inputs": [self.uploaded, self.index], "outputs": [self.tree], **quiet}
+        self.blocks.load(**looks).then(**walks)
+        gr.on([each.input for each in (self.target, *self.layers.values(), self.opacity)], **looks)
+        self.method.input(self._fit_sliders, [self.method], [*self.layers.values()], **quiet).then(**looks)
         # A number that is chosen takes the place of an uploaded picture.
-        self.index.input(
-            lambda: ("", "", ""), None, [self.uploaded, self.upload_says, self.stored], **quiet, **latest
-        ).then(**looks).then(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
+        cleared = [self.uploaded, self.upload_says, self.stored]
+        self.index.input(lambda: ("", "", ""), None, cleared, **quiet).then(**looks).then(**walks)
         for trigger, step in ((self.back.click, -1), (self.forth.click, 1), (self.among.input, 0)):
             trigger(
                 lambda among, index, step=step: (self._moved(among, int(index or 0), step), "", "", ""),
                 [self.among, self.index],
-                [self.index, self.uploaded, self.upload_says, self.stored],
+                [self.index, *cleared],
                 **quiet,
-            ).then(**looks).then(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
+            ).then(**looks).then(**walks)
         # What the browser's part returns takes the place of the hidden text, as the argument.
         self.choose_file.click(
             self._upload, [self.content], [self.uploaded, self.upload_says], js=_READ_FILE, **quiet
-        ).then(**looks).then(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
-        self.blocks.load(self._walk, [self.uploaded, self.index], [self.tree], **quiet)
+        ).then(**looks).then(**walks)
         self.submit.click(
             self._mark,
-            [*choice, self.judged, self.verdict, self.note, self.who],
+            [self.seen, self.judged, self.verdict, self.note, self.who],
             [self.stored, self.verdict, self.note],
-            **quiet,
+            **{**quiet, "trigger_mode": "once"},
         )
 
     def _sample(self, uploaded: str, index: float) -> Sample:
         return self.bench.uploaded(uploaded) if uploaded else self.bench.sample(int(index or 0))
 
-    def _compare(self, sample: Sample, method: str, target: int, *layers: float) -> explain.ExplanationComparison:
-        paths = (
+    def _compare(self, choice: Choice) -> tuple[Sample, explain.ExplanationComparison]:
+        uploaded, index, method, target, *places = choice
+        layers = (
             paths[min(max(int(place), 1), len(paths)) - 1] if paths else None
-            for place, paths in zip(layers, self.bench.layers.values(), strict=True)
+            for place, paths in zip(places, self.bench.layers.values(), strict=True)
         )
         names = ("teacher_layer", "student_layer")
         wanted = None if target == _NOTHING else int(target)
-        return self.bench.compare(sample, method, target=wanted, **dict(zip(names, paths, strict=True)))
+        sample = self._sample(uploaded, index)
+        return sample, self.bench.compare(sample, method, target=wanted, **dict(zip(names, layers, strict=True)))
 
-    def _look(
-        self, uploaded: str, index: float, method: str, target: int, teacher: float, student: float, opacity: float
-    ) -> tuple[str, str, str]:
+    def _look(self, opacity: float, *choice: Any) -> tuple[str, str, str, Choice | None]:
+        """Return the maps, their agreement, the predictions, and what they are of."""
         try:
-            sample = self._sample(uploaded, index)
+            sample = self._sample(*choice[:2])
             predictions = rendering.predictions_table(self.bench, sample, self.bench.predictions(sample))
         except ValueError as error:
-            return _told(error), "", ""
+            return _told(error), "", "", None
         try:
-            found = self._compare(sample, method, target, teacher, student)
+            _, found = self._compare(choice)
         except ValueError as error:
-            return _told(error), "", predictions
-        return rendering.maps(self.bench, sample, found, opacity), rendering.agreement(found), predictions
+            return _told(error), "", predictions, None
+        return rendering.maps(self.bench, sample, found, opacity), rendering.agreement(found), predictions, choice
 
     def _walk(self, uploaded: str, index: float) -> str:
         if self.bench.tree is None:
@@ -270,24 +274,14 @@ class _Page:
             return "", _told(error)
         return sample.id, '<p class="kd-caption">Shown is your picture, cut to its middle and resized.</p>'
 
-    def _mark(
-        self,
-        uploaded: str,
-        index: float,
-        method: str,
-        target: int,
-        teacher: float,
-        student: float,
-        judged: str,
-        verdict: str | None,
-        note: str,
-        who: str,
-    ) -> tuple[str, Any, Any]:
+    def _mark(self, seen: Choice | None, judged: str, verdict: str | None, note: str, who: str) -> tuple[str, Any, Any]:
+        """Store what is said of the maps that are shown, whatever was chosen since."""
+        if seen is None:
+            return _told("There is no map to judge."), self.gr.skip(), self.gr.skip()
         if verdict is None:
             return _told("Choose right, wrong or unclear first."), self.gr.skip(), self.gr.skip()
         try:
-            sample = self._sample(uploaded, index)
-            found = self._compare(sample, method, target, teacher, student)
+            sample, found = self._compare(seen)
             number = self.bench.mark(sample, found, model=judged, verdict=verdict, note=note, who=who)
         except (ValueError, OSError) as error:
             return _told(error), self.gr.skip(), self.gr.skip()

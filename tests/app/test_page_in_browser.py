@@ -168,6 +168,20 @@ def test_pick_slide_judge_and_find_it(page, folder):
 
 
 @in_browser
+def test_what_is_stored_is_what_is_shown(page, folder):
+    for _ in range(4):  # faster than the maps come
+        page.locator("#kd-forth").click()
+    page.get_by_label("right").check()
+    page.locator("#kd-submit").click()
+    expect(page.locator("#kd-stored")).to_contain_text("Stored as number", timeout=WAIT)
+    mark = FeedbackStore(folder / "feedback.db").marks()[-1]
+    assert f"sample {mark.index}, is right" in page.locator("#kd-stored").inner_text()
+    page.wait_for_timeout(500)
+    number = page.locator("#kd-index input[type=range]").input_value()
+    expect(page.locator("#kd-sample")).to_contain_text(f"sample {number},", timeout=WAIT)  # it comes to rest there
+
+
+@in_browser
 def test_upload_of_a_picture(page, folder, tmp_path):
     path = tmp_path / "mine.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), "uint8")).save(path)
