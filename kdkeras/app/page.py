@@ -157,9 +157,7 @@ class _Page:
     def _show(self) -> None:
         gr, bench = self.gr, self.bench
         self.maps = gr.HTML(padding=False)
-        gr.HTML('<h3 class="kd-h">Do the two maps agree?</h3>', padding=False)
         self.agreement = gr.HTML(padding=False)
-        gr.HTML('<h3 class="kd-h">What they say</h3>', padding=False)
         self.predictions = gr.HTML(padding=False)
         gr.HTML(rendering.overview(bench.overview), padding=False)
         with gr.Accordion("The way through the tree", open=False, visible=bench.tree is not None) as self.tree_opener:

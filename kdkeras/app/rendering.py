@@ -48,6 +48,7 @@ def predictions_table(bench: Workbench, sample: Sample, predictions: dict[str, n
         cells = "".join(_probability(values, row) for values in predictions.values())
         lines.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
     return (
+        '<h3 class="kd-h">What they say</h3>'
         f'<table class="kd-table" id="kd-predictions"><thead><tr><th scope="col">Probability of</th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
@@ -172,7 +173,8 @@ def agreement(comparison: explain.ExplanationComparison) -> str:
         tiles.append(f"<div><b>{text}</b><span>{_MEASURES[name]}</span></div>")
     empty = comparison.teacher.zero[0] or comparison.student.zero[0]
     note = '<p class="kd-caption">A map that is zero everywhere has no direction to agree with.</p>' if empty else ""
-    return f'<div class="kd-tiles" id="kd-agreement">{"".join(tiles)}</div>{note}'
+    title = '<h3 class="kd-h">Do the two maps agree?</h3>'
+    return f'{title}<div class="kd-tiles" id="kd-agreement">{"".join(tiles)}</div>{note}'
 
 
 def overview(found: Overview) -> str:
