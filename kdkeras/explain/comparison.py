@@ -165,8 +165,8 @@ class ExplanationComparison:
         either = int((self.teacher.zero | self.student.zero).sum())
         same = self.same_prediction
         return (
-            f"{self.teacher.title} of {pairs} images: teacher '{self.teacher.model}' at {self.teacher.layer}, "
-            f"student '{self.student.model}' at {self.student.layer}\n{table}\n"
+            f"{self.teacher.title} of {pairs} images: teacher {_where(self.teacher)}, "
+            f"student {_where(self.student)}\n{table}\n"
             + ("" if same is None else f"same prediction: {int(same.sum())} of {pairs}; ")
             + f"all-zero maps: teacher {self.teacher_zeros}, student {self.student_zeros}; "
             f"{either} of {pairs} pairs left out for them"
@@ -330,6 +330,10 @@ def agreement(student: Explanation, teacher: Explanation, top_k: float) -> dict[
     measures["kl_divergence"] = metrics.kl_divergence(*pair)
     either_zero = student.zero | teacher.zero
     return {name: np.where(either_zero, np.nan, values) for name, values in measures.items()}
+
+
+def _where(explanation: Explanation) -> str:
+    return f"'{explanation.model}'" + (f" at {explanation.layer}" if explanation.layer else "")
 
 
 def _record(summary: Summary) -> dict[str, Any]:

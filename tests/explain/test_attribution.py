@@ -104,8 +104,8 @@ def test_targets_that_do_not_fit_are_refused(target):
 
 def test_other_arguments_are_checked():
     model, x = cnn(), images()
-    with pytest.raises(ValueError, match=r"one of grad_cam, .*rise, .*Received: method='lime'"):
-        explain.attribute(model, x, method="lime")
+    with pytest.raises(ValueError, match=r"one of grad_cam, .*rise, .*Received: method='guess'"):
+        explain.attribute(model, x, method="guess")
     with pytest.raises(ValueError, match=r"no layer 'convv'.*conv"):
         explain.attribute(model, x, layer="convv")
     with pytest.raises(ValueError, match=r"positions and channels.* Received: model 'cnn' \(None, 4\)"):

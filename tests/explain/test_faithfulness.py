@@ -516,7 +516,7 @@ def two_inputs():
         (lambda: explain.mu_fidelity(linear(WEIGHTS), ROW, ROW, share=1), r"in \(0, 1\)"),
         (lambda: explain.infidelity(linear(WEIGHTS), ROW, ROW, perturbation="blur"), "'subsets' or 'noise'"),
         (lambda: explain.infidelity(linear(WEIGHTS), ROW, ROW, perturbation="noise", sd=0), "`sd` must be positive"),
-        (lambda: explain.max_sensitivity(linear(WEIGHTS), ROW, "lime"), "must be one of grad_cam"),
+        (lambda: explain.max_sensitivity(linear(WEIGHTS), ROW, "guess"), "must be one of grad_cam"),
         (lambda: explain.max_sensitivity(linear(WEIGHTS), ROW, np.abs, radius=0), "`radius` must be positive"),
         (lambda: explain.faithfulness(linear(WEIGHTS), ROW, ROW, randomise=True), "`explainer`, to explain again"),
         (lambda: explain.sparseness([1.0, 2.0]), r"Received: shape \(2,\)"),

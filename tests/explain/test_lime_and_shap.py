@@ -160,5 +160,5 @@ def test_what_does_not_fit_is_refused(method):
         explain.attribute(linear(), TABLE, 0, method(background=np.ones((2, 3))))
     with pytest.raises(ValueError, match="`baseline` is for images and sequences"):
         explain.attribute(linear(), TABLE, 0, method(baseline=0))
-    with pytest.raises(ValueError, match=r"of the shape of a sample, \(5, 5, 1\)"):
+    with pytest.raises(ValueError, match=r"broadcasts to x. Received: shape \(3,\)"):
         explain.attribute(linear(np.ones((25, 2)), (5, 5, 1)), np.ones((1, 5, 5, 1)), 0, method(baseline=np.ones(3)))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -26,7 +27,8 @@ def mark(note="", **others):
 def in_another_process(code, *arguments):
     start = "import sys\nfrom kdkeras.feedback import FeedbackStore, Mark\n"
     command = [sys.executable, "-c", start + textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}  # the tests read what goes to stderr
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=quiet)
 
 
 @pytest.fixture
