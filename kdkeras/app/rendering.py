@@ -24,6 +24,7 @@ _MEASURES = {
     "spearman": "Spearman",
     "ssim": "SSIM",
     "top_k_iou": "Overlap of the top 20%",
+    "kl_divergence": "KL divergence, nats",
 }
 _NOUNS = {"Teacher": "teacher", "Student": "student", "TFLite": "TFLite file", "Tree": "tree"}
 

@@ -158,8 +158,6 @@ class Subject:
         Raises:
             ValueError: `score` is neither, or the model returns NaN or infinite values.
         """
-        from scipy import special
-
         if score not in ("probability", "logit"):
             raise ValueError(f"`score` must be 'probability' or 'logit'. Received: score={score!r}.")
         target = self.target if samples is None else self.target[samples]
@@ -172,12 +170,24 @@ class Subject:
                 f"Model '{self.model.name}' returns NaN or infinite values for some inputs. Check its weights, and the "
                 "scale of the inputs and of the baseline or noise."
             )
+        values = self.probabilities(logits) if score == "probability" else logits.astype("float64")
+        return values[np.arange(len(values)), target]
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return class probabilities: by the model's own head, a softmax where it ends in several linear units.
+
+        Args:
+            logits: Shape `(n, units)`.
+
+        Returns:
+            float64, same shape; the logits themselves of a linear single output, which is no probability.
+        """
+        from scipy import special
+
         logits = logits.astype("float64")
-        if score == "probability" and self.head == "sigmoid":
-            logits = special.expit(logits)
-        elif score == "probability" and logits.shape[1] > 1:
-            logits = special.softmax(logits, axis=1)
-        return logits[np.arange(len(logits)), target]
+        if self.head == "sigmoid":
+            return special.expit(logits)
+        return special.softmax(logits, axis=1) if logits.shape[1] > 1 else logits
 
     def attributions(self, attribution: Attribution) -> _Compiled:
         """Return a compiled function from inputs to an attribution of the target.

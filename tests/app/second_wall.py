@@ -1,15 +1,14 @@
 """Asks the page's application without a server, and also what stands behind its guard. Run by `test_second_wall.py`."""
 
 import keras
-from starlette.testclient import TestClient
-
-from kdkeras.app import Workbench, load_samples
-from kdkeras.app.serve import application
 
 ADDRESS = "http://127.0.0.1:7860"
 
 
 def table(**place):
+    from kdkeras.app import Workbench, load_samples
+    from kdkeras.app.serve import application
+
     models = [keras.Sequential([keras.Input((13,)), keras.layers.Dense(3)]) for _ in range(2)]
     return application(Workbench(*models, load_samples("wine")), **place)
 
@@ -55,12 +54,19 @@ def an_open_page_has_any_name(client):
     assert client.get("/config", headers={"origin": "http://b-name"}).status_code == 403
 
 
-guard = table()
-for test, app, address in (
-    (gradio_alone_refuses_paths, guard.app, ADDRESS),
-    (the_guard_stands_before_it, guard, ADDRESS),
-    (an_open_page_has_any_name, table(host="0.0.0.0"), "http://a-name:7860"),
-):
-    with TestClient(app, base_url=address) as client:
-        test(client)
-    print(test.__name__)  # noqa: T201
+def main():
+    from starlette.testclient import TestClient  # late: pytest looks into every file for examples
+
+    guard = table()
+    for test, app, address in (
+        (gradio_alone_refuses_paths, guard.app, ADDRESS),
+        (the_guard_stands_before_it, guard, ADDRESS),
+        (an_open_page_has_any_name, table(host="0.0.0.0"), "http://a-name:7860"),
+    ):
+        with TestClient(app, base_url=address) as client:
+            test(client)
+        print(test.__name__)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
