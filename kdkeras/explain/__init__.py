@@ -7,6 +7,8 @@ fits a readable model to a network's answers.
 `faithfulness` measures whether an explanation is true of its model; its measures are functions too.
 
 `compare_structure`, `layer_similarity` and `class_selectivity` look at the layers and units inside.
+
+`report` puts all of it on one page.
 """
 
 from kdkeras.explain.attribution import METHODS as METHODS
@@ -56,6 +58,7 @@ from kdkeras.explain.perturbation import Occlusion as Occlusion
 from kdkeras.explain.pictures import method_grid as method_grid
 from kdkeras.explain.reference_importance import ReferenceImportance as ReferenceImportance
 from kdkeras.explain.reference_importance import reference_importance as reference_importance
+from kdkeras.explain.reporting import report as report
 from kdkeras.explain.rollout import AttentionRollout as AttentionRollout
 from kdkeras.explain.shap import SHAP as SHAP
 from kdkeras.explain.summary import Summary as Summary
