@@ -193,11 +193,11 @@ class _Page:
         gr.on([each.input for each in (self.target, *self.layers.values(), self.opacity)], **looks)
         self.method.input(self._fit_sliders, [self.method], [*self.layers.values()], **quiet).then(**looks)
         # A number that is chosen takes the place of an uploaded picture.
-        cleared = [self.uploaded, self.upload_says, self.stored]
-        self.index.input(lambda: ("", "", ""), None, cleared, **quiet).then(**looks).then(**walks)
+        cleared = [self.uploaded, self.upload_says]
+        self.index.input(lambda: ("", ""), None, cleared, **quiet).then(**looks).then(**walks)
         for trigger, step in ((self.back.click, -1), (self.forth.click, 1), (self.among.input, 0)):
             trigger(
-                lambda among, index, step=step: (self._moved(among, int(index or 0), step), "", "", ""),
+                lambda among, index, step=step: (self._moved(among, int(index or 0), step), "", ""),
                 [self.among, self.index],
                 [self.index, *cleared],
                 **quiet,

@@ -186,9 +186,12 @@ class FeedbackStore:
 
     def _check(self, connection: sqlite3.Connection) -> bool:
         """Return whether the file holds marks, or is still empty, and refuse anything else."""
-        application, version = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
+        with contextlib.nullcontext() if connection.in_transaction else _transaction(connection, "DEFERRED"):
+            # At one moment: another may be making the file just now.
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            application, version = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+            )
         if application == _APPLICATION and version == _VERSION:
             return True
         if application == _APPLICATION:
@@ -196,7 +199,7 @@ class FeedbackStore:
                 f"'{self.path}' holds feedback of version {version}; this is for version {_VERSION}. Use the kdkeras "
                 "that wrote it, or another file."
             )
-        if application or version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        if application or version or tables:
             raise ValueError(f"'{self.path}' is another program's database. Choose another file for the feedback.")
         return False
 
@@ -213,8 +216,8 @@ class FeedbackStore:
 
 
 @contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
+def _transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    connection.execute(f"BEGIN {kind}")
     try:
         yield
         connection.execute("COMMIT")
