@@ -37,6 +37,18 @@ def layer_paths(model: keras.Model) -> dict[str, keras.layers.Layer]:
     return paths
 
 
+def first_paths(model: keras.Model) -> dict[keras.layers.Layer, str]:
+    """Return the first path of each layer, in the order in which the model holds them.
+
+    Args:
+        model: The model.
+
+    Returns:
+        Paths by layer.
+    """
+    return {layer: path for path, layer in reversed(layer_paths(model).items())}
+
+
 def find_layer(model: keras.Model, path: str) -> keras.layers.Layer:
     """Return the layer at `path`, or the only layer of that name anywhere in the model.
 

@@ -15,7 +15,7 @@ from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.method import Method
 from kdkeras.explain.random_model import random_clone
 from kdkeras.explain.subject import prepared, units_of
-from kdkeras.explain.summary import Summary, summarise
+from kdkeras.explain.summary import Summary, plain, shown, summarise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,7 +91,7 @@ class ExplanationComparison:
             "top_k": self.top_k,
             "target": self.teacher.target.tolist(),
             "summary": {
-                name: {**_record(each), "interval": [_plain(end) for end in each.interval]}
+                name: {**_record(each), "interval": [plain(end) for end in each.interval]}
                 for name, each in self.summary.items()
             },
             "floor": {name: _record(each) for name, each in self.floor_summary.items()} or None,
@@ -100,7 +100,7 @@ class ExplanationComparison:
                 for name, (same, different) in self.by_prediction.items()
             }
             or None,
-            "measures": {name: [_plain(value) for value in values] for name, values in self.measures.items()},
+            "measures": {name: [plain(value) for value in values] for name, values in self.measures.items()},
         }
 
     def samples(self, class_names: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -135,7 +135,7 @@ class ExplanationComparison:
                 "target": called(target),
                 "teacher": said(self.teacher.predictions[place]),
                 "student": said(self.student.predictions[place]),
-                **{name: _plain(values[place]) for name, values in self.measures.items()},
+                **{name: plain(values[place]) for name, values in self.measures.items()},
             }
             for place, target in enumerate(self.teacher.target)
         ]
@@ -149,10 +149,10 @@ class ExplanationComparison:
         lines = []
         for name, each in self.summary.items():
             low, high = each.interval
-            line = [names.get(name, name.capitalize()), _figure(each.mean)]
+            line = [names.get(name, name.capitalize()), shown(each.mean)]
             line += ["–" if np.isnan(low) else f"{low:.3f} … {high:.3f}"]
-            line += [_figure(floor[name].mean)] if floor else []
-            line += [_figure(part.mean) for part in split[name]] if split else []
+            line += [shown(floor[name].mean)] if floor else []
+            line += [shown(part.mean) for part in split[name]] if split else []
             lines.append((*line, f"{each.n}"))
         return [tuple(header), *lines]
 
@@ -337,12 +337,4 @@ def _where(explanation: Explanation) -> str:
 
 
 def _record(summary: Summary) -> dict[str, Any]:
-    return {"mean": _plain(summary.mean), "sd": _plain(summary.sd), "n": summary.n}
-
-
-def _figure(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f}"
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return {"mean": plain(summary.mean), "sd": plain(summary.sd), "n": summary.n}

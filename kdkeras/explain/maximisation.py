@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from kdkeras._plain_text import plain_text
-from kdkeras.explain.subject import Subject, targets_of
+from kdkeras.explain.subject import Subject
 from kdkeras.inputs import check_count, input_specs
 
 if TYPE_CHECKING:
@@ -128,9 +128,7 @@ def activation_maximisation(
     targets = np.atleast_1d(np.asarray(target))
     random = np.random.default_rng(seed)
     noise = random.uniform(low, high, (len(targets), *shape)).astype("float32")
-    before = Subject(model, noise)
-    targets = targets_of(targets, before.signals.logits, model.name)
-    before = Subject(model, noise, targets, readers=before.readers)
+    before = Subject(model, noise, targets)
     moves = _moves(min(shape[:2]), random)
     penalties = {"total_variation": total_variation, "norm": norm}
     images = _ascend(before, low, high, steps, moves, penalties, seed)

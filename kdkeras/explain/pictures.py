@@ -62,8 +62,8 @@ def overlay_grid(
         _draw(axes[0, column], picture)
         axes[0, column].set_title("" if _is_single(first) else _target_name(first, column, class_names), fontsize=10)
     for row, (title, explanation) in enumerate(rows, start=1):
-        model = "" if explanation.model.lower() == title.lower() else _shortened(explanation.model)
-        lines = [title, model, _shortened(explanation.layer or "")]
+        model = "" if explanation.model.lower() == title.lower() else shortened(explanation.model)
+        lines = [title, model, shortened(explanation.layer or "")]
         _label(axes[row, 0], "\n".join(line for line in lines if line))
         for column, picture in enumerate(pictures):
             _draw_map(axes[row, column], picture, explanation, column, class_names, has_sign=has_sign)
@@ -313,6 +313,6 @@ def _class_name(index: int, class_names: Sequence[str]) -> str:
     return class_names[index] if len(class_names) else str(index)
 
 
-def _shortened(name: str, length: int = 18) -> str:
+def shortened(name: str, length: int = 18) -> str:
     """Keep the end of a long path, which tells more than its beginning."""
     return name if len(name) <= length else "…" + name[1 - length :]

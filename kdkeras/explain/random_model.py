@@ -7,7 +7,7 @@ import numpy as np
 
 from kdkeras._recorder import record
 from kdkeras.inputs import input_specs
-from kdkeras.layer_paths import layer_paths
+from kdkeras.layer_paths import first_paths
 
 _ADDED = ("name", "trainable", "dtype")  # to the configuration of every layer
 
@@ -106,18 +106,6 @@ def weights_from_the_top(model: keras.Model, sample: np.ndarray) -> dict[str, li
 
     own = {path: _own_weights(layer) for layer, path in paths.items()} | {"": _own_weights(model)}
     return {path: own[path] for path in sorted(own, key=place, reverse=True) if own[path]}
-
-
-def first_paths(model: keras.Model) -> dict[keras.layers.Layer, str]:
-    """Return the first path of each layer, in the order in which the model holds them.
-
-    Args:
-        model: The model.
-
-    Returns:
-        Paths by layer.
-    """
-    return {layer: path for path, layer in reversed(layer_paths(model).items())}
 
 
 def make_random(variable: keras.Variable, random: np.random.Generator) -> None:

@@ -60,3 +60,27 @@ def summarise(values: np.ndarray) -> Summary:
     n = len(values)
     mean = float(values.mean()) if n else float("nan")
     return Summary(mean, float(values.std(ddof=1)) if n > 1 else float("nan"), n)
+
+
+def shown(value: float) -> str:
+    """Return a figure with three decimals; NaN is a dash.
+
+    Args:
+        value: The figure.
+
+    Returns:
+        The text.
+    """
+    return "–" if np.isnan(value) else f"{value:.3f}"
+
+
+def plain(value: float) -> float | None:
+    """Return a figure as JSON has it: NaN becomes `None`.
+
+    Args:
+        value: The figure.
+
+    Returns:
+        A Python float, or `None`.
+    """
+    return None if np.isnan(value) else float(value)

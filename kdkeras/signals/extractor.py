@@ -13,7 +13,7 @@ import numpy as np
 from kdkeras import _backend
 from kdkeras._recorder import record
 from kdkeras._symbolic import output_specs
-from kdkeras.layer_paths import find_layer, layer_paths
+from kdkeras.layer_paths import find_layer, first_paths
 from kdkeras.signals.attributions import Attribution, AttributionError, Explain, needs_pooled_head
 from kdkeras.signals.explainer import Explainer, Parts, not_called
 from kdkeras.signals.heads import head_candidates
@@ -45,7 +45,7 @@ def called_layers(model: keras.Model, inputs: Any) -> dict[str, tuple[int, ...]]
     if not model.built:
         model(inputs, training=False)  # layers that `build` makes have to exist before they can be watched
     # Reversed, so that of the several paths of a shared layer the first one stays.
-    paths = {layer: path for path, layer in reversed(layer_paths(model).items())}
+    paths = first_paths(model)
     with record([(layer, "call") for layer in paths]) as records:
         model(inputs, training=False)
     shapes: dict[str, tuple[int, ...]] = {}

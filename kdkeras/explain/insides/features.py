@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kdkeras.layer_paths import find_layer, layer_paths
+from kdkeras.layer_paths import find_layer, first_paths
 from kdkeras.signals import Reader, called_layers
 
 
@@ -32,7 +32,7 @@ def feature_layers(model: keras.Model, x: Any, layers: Sequence[str] | None = No
         if not found:
             raise ValueError(f"Model '{model.name}' has no layer with a kernel. Name the layers to look at.")
         return found
-    by_layer = {layer: path for path, layer in reversed(layer_paths(model).items())}
+    by_layer = first_paths(model)
     found = [by_layer[find_layer(model, path)] for path in layers]
     missing = [path for path in found if path not in called]
     if missing or not found:

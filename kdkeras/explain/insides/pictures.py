@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdkeras._plain_text import plain_text
+from kdkeras.explain.pictures import shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,7 +127,7 @@ def side_by_side(comparison: StructureComparison, rows: int) -> Figure:
     most = max((layer.parameters for layers in folded for layer in layers), default=1) or 1
     places = []
     for left, role, model, layers in zip((0, 6.2), ("Teacher", "Student"), models, folded, strict=True):
-        words = f"{role} '{_shortened(model.model)}': {model.parameters:,} parameters"
+        words = f"{role} '{shortened(model.model, _LONGEST)}': {model.parameters:,} parameters"
         axes.text(left, -0.75, words, fontsize=11, fontweight="bold", va="center")
         start = (height - len(layers)) / 2
         for place, layer in enumerate(layers):
@@ -135,7 +136,7 @@ def side_by_side(comparison: StructureComparison, rows: int) -> Figure:
         places[-1][""] = start + len(layers) - 0.6  # the output
     pairs: dict[tuple[str, str], list[str]] = {}
     for loss, ours, theirs in comparison.links:
-        pairs.setdefault((theirs, ours), []).append(_shortened(loss))
+        pairs.setdefault((theirs, ours), []).append(shortened(loss, _LONGEST))
     for (theirs, ours), losses in pairs.items():
         ends = places[0][theirs], places[1][ours]
         axes.plot((4.8, 6.2), ends, color=_LINE, linewidth=1.6, zorder=1)
@@ -195,7 +196,7 @@ def _draw_layer(axes: Axes, left: float, top: float, layer: LayerRow, most: int)
     axes.add_patch(Rectangle((left + 0.12, top + 0.68), 4.68 * layer.parameters / most, 0.12, facecolor="#555555"))
     shape = "×".join(map(str, layer.shape)) or "1"
     small = {"fontsize": 7, "va": "center", "clip_on": True}
-    axes.text(left + 0.22, top + 0.36, _shortened(layer.path), **small)
+    axes.text(left + 0.22, top + 0.36, shortened(layer.path, _LONGEST), **small)
     axes.text(left + 2.2, top + 0.36, layer.kind[:22], color="#555555", **small)
     axes.text(left + 4.05, top + 0.36, shape, ha="right", **small)
     axes.text(left + 4.74, top + 0.36, f"{layer.parameters:,}" if layer.parameters else "", ha="right", **small)
@@ -211,9 +212,4 @@ def _colour(layer: LayerRow) -> str:
 def _name_ticks(axis: object, names: Sequence[str], **more: object) -> None:
     every = -(-len(names) // _LABELLED)
     places = range(0, len(names), every)
-    axis.set_ticks(places, [_shortened(names[place]) for place in places], fontsize=7, **more)
-
-
-def _shortened(name: str) -> str:
-    """Return a path that fits, its end first: the last layer's name says most."""
-    return name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}"
+    axis.set_ticks(places, [shortened(names[place], _LONGEST) for place in places], fontsize=7, **more)

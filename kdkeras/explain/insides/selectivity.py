@@ -164,4 +164,4 @@ def _usual_layer(model: keras.Model, x: Any) -> str:
     try:
         return last_map_layer(model, keras.tree.map_structure(lambda array: array[:1], x))
     except ValueError:  # a model without positions
-        return (["", *feature_layers(model, x)])[-2] or feature_layers(model, x)[-1]
+        return feature_layers(model, x)[-2:][0]

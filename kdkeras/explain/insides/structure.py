@@ -10,7 +10,7 @@ import keras
 
 from kdkeras.explain.insides.features import shapes_of_layers
 from kdkeras.explain.subject import prepared
-from kdkeras.layer_paths import find_layer, layer_paths
+from kdkeras.layer_paths import find_layer, first_paths, layer_paths
 from kdkeras.losses import DistillationLoss
 
 if TYPE_CHECKING:
@@ -155,17 +155,15 @@ def compare_structure(
 
 def _structure(model: keras.Model, x: Any) -> ModelStructure:
     shapes = shapes_of_layers(model, prepared(model, x))
+    found = layer_paths(model)
     taken: set[int] = set()
     own = {}
     # The innermost first, so that a layer's weights do not count for what it lies in; and each weight once.
     for path in sorted(shapes, key=lambda path: -path.count("/")):
-        weights = [weight for weight in find_layer(model, path).weights if id(weight) not in taken]
+        weights = [weight for weight in found[path].weights if id(weight) not in taken]
         taken.update(map(id, weights))
         own[path] = sum(_size(weight) for weight in weights)
-    layers = (
-        LayerRow(path, type(find_layer(model, path)).__name__, tuple(shape[1:]), own[path])
-        for path, shape in shapes.items()
-    )
+    layers = (LayerRow(path, type(found[path]).__name__, tuple(shape[1:]), own[path]) for path, shape in shapes.items())
     return ModelStructure(model.name, tuple(layers), sum(_size(weight) for weight in model.weights))
 
 
@@ -190,4 +188,4 @@ def _path(model: keras.Model, name: str) -> str:
     if not name:
         return ""
     layer = find_layer(model, name)
-    return next(path for path, each in layer_paths(model).items() if each is layer)
+    return first_paths(model)[layer]

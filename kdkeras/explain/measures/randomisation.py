@@ -14,9 +14,9 @@ from kdkeras.explain.explanation import Explanation
 from kdkeras.explain.measures.explainers import Explains, explainer_of
 from kdkeras.explain.measures.variants import single_subject
 from kdkeras.explain.method import Method
-from kdkeras.explain.random_model import clone_of, first_paths, make_random, weights_from_the_top
+from kdkeras.explain.random_model import clone_of, make_random, weights_from_the_top
 from kdkeras.explain.summary import Summary, summarise
-from kdkeras.layer_paths import find_layer
+from kdkeras.layer_paths import find_layer, first_paths
 
 
 @dataclass(frozen=True, eq=False)

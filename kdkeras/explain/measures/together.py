@@ -22,7 +22,7 @@ from kdkeras.explain.measures.stability import changes
 from kdkeras.explain.measures.subsets import Subsets
 from kdkeras.explain.method import Method
 from kdkeras.explain.subject import Subject
-from kdkeras.explain.summary import Summary, summarise
+from kdkeras.explain.summary import Summary, plain, shown, summarise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,8 +87,8 @@ class Faithfulness:
             words, better = _MEASURES[name]
             low, high = summary.interval
             interval = "–" if np.isnan(low) else f"{low:.3f} … {high:.3f}"
-            chance = _figure(controls[name].mean) if name in controls else ""
-            lines.append((words, _figure(summary.mean), interval, better, chance, f"{summary.n}"))
+            chance = shown(controls[name].mean) if name in controls else ""
+            lines.append((words, shown(summary.mean), interval, better, chance, f"{summary.n}"))
         return [header, *lines]
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,14 +102,14 @@ class Faithfulness:
             "target": self.target.tolist(),
             "summary": {
                 name: {
-                    "mean": _plain(each.mean),
-                    "sd": _plain(each.sd),
-                    "interval": [_plain(end) for end in each.interval],
+                    "mean": plain(each.mean),
+                    "sd": plain(each.sd),
+                    "interval": [plain(end) for end in each.interval],
                     "n": each.n,
                 }
                 for name, each in self.summary.items()
             },
-            "measures": {name: [_plain(value) for value in values] for name, values in self.measures.items()},
+            "measures": {name: [plain(value) for value in values] for name, values in self.measures.items()},
             "randomisation": None if self.randomisation is None else self.randomisation.to_dict(),
             "control": None if self.control is None else self.control.to_dict(),
         }
@@ -276,11 +276,3 @@ def _of_scores(
         zeros=int(zero.sum()),
         constants=int((constant & ~zero).sum()),
     )
-
-
-def _figure(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f}"
-
-
-def _plain(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
