@@ -29,6 +29,29 @@ def input_specs(model: keras.Model) -> Any:
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
+def build_for(model: keras.Model, inputs: Any) -> None:
+    """Build a model that is not built yet, for inputs like these in batches of any size.
+
+    Args:
+        model: A Keras model.
+        inputs: Tensors of some samples, nested as the model takes them.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras.inputs import build_for, input_specs
+        >>> model = keras.Sequential([keras.layers.Dense(2)])
+        >>> build_for(model, np.zeros((1, 4), "float32"))
+        >>> input_specs(model).shape
+        (None, 4)
+    """
+    if model.built:
+        return
+    if isinstance(model, keras.Sequential) and hasattr(inputs, "shape"):
+        model.build((None, *inputs.shape[1:]))  # a call would take the size of this batch for that of all batches
+    else:
+        model(inputs, training=False)
+
+
 def specs_of_shapes(shapes: Any) -> Any:
     """Return symbolic float inputs for shapes, the batch axis left open.
 

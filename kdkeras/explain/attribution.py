@@ -57,7 +57,7 @@ def attribute(
     |---|---|---|---|
     | `"grad_cam"`, `"grad_cam_plus_plus"`, `"layer_cam"` | a layer with positions | no | 1, and a gradient |
     | `"score_cam"` | images, and a layer of images | no | one per channel |
-    | `"saliency"` | inputs of floats | no | 1, and a gradient |
+    | `"saliency"` | floats, or words that are embedded | no | 1, and a gradient |
     | `"smooth_grad"` | the same | no | 25, and gradients |
     | `"gradient_times_input"` | the same | yes | 1, and a gradient |
     | `"integrated_gradients"` | the same | yes | 32, and gradients |

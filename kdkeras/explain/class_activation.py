@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import keras
 import numpy as np
 
-from kdkeras.explain.method import Method
+from kdkeras.explain.method import WithEngine
 from kdkeras.explain.subject import Subject
 from kdkeras.signals import Attribution
 
-_ENGINES = ("native", "tf_keras_vis")
 
-
-class _ByLayerGradient(Method):
-    """A map made of a layer's output A and the logit's gradient by it.
-
-    Args:
-        engine: `"native"` (default): compiled, for every model. `"tf_keras_vis"`: by that library, one eager pass per
-            batch, for layers with height and width; the maps are equal to rounding.
-
-    Raises:
-        ValueError: The engine is not known.
-    """
+class _ByLayerGradient(WithEngine):
+    """A map made of a layer's output A and the logit's gradient by it; both engines' maps are equal to rounding."""
 
     of_layer: ClassVar[bool] = True
 
-    def __init__(self, engine: Literal["native", "tf_keras_vis"] = "native") -> None:
-        if engine not in _ENGINES:
-            raise ValueError(f"`{type(self).__name__}` needs an engine of {list(_ENGINES)}. Received: {engine!r}.")
-        self.engine = engine
-
     def maps(self, subject: Subject, layer: str | None) -> np.ndarray:
         """Return the maps at the layer's positions, at least 0."""
-        if self.engine == "native":
-            return subject.attributions(Attribution(self.name, layer))()
-        from kdkeras.explain.keras_vis import KerasVis  # imports TensorFlow's picture of the model
-
-        by_library = KerasVis(subject.model, layer, subject.rows(0, 1), self.name)
-        starts = range(0, len(subject), subject.batch_size)
-        batches = [slice(start, start + subject.batch_size) for start in starts]
-        return np.concatenate([by_library(subject.rows(b.start, b.stop), subject.target[b]) for b in batches])
+        if self.engine == "tf_keras_vis":
+            return self.by_library(subject, layer)
+        return subject.attributions(Attribution(self.name, layer))()
 
 
 class GradCAM(_ByLayerGradient):
@@ -112,13 +92,19 @@ class LayerCAM(_ByLayerGradient):
     title: ClassVar[str] = "LayerCAM"
 
 
-class ScoreCAM(Method):
+class ScoreCAM(WithEngine):
     """`ReLU(Σ_k p_k A_k)`, with p_k the class's probability when the image is seen through channel k alone.
 
     Channel k is enlarged to the image (bilinear, by pixel centres), brought to [0, 1], and multiplied with the image.
     No gradient is taken; it costs one forward pass per channel. As the authors' code and tf-keras-vis have it, p_k is
-    the probability itself, and not its rise over a black image; unlike tf-keras-vis, it is the model's own probability
-    (that library applies a second softmax), and positions are enlarged by their centres.
+    the probability itself, and not its rise over a black image. The library enlarges maps by their corners: its weights
+    are equal to ours where the layer is as large as the image.
+
+    Args:
+        engine: `"native"` (default), or `"tf_keras_vis"`, for models with one input and several classes.
+
+    Raises:
+        ValueError: The engine is not known.
 
     Example:
         >>> from kdkeras import explain
@@ -142,6 +128,8 @@ class ScoreCAM(Method):
                 "`ScoreCAM` needs images and a layer of shape (batch, height, width, channels). Received: inputs "
                 f"{images.shape} and layer '{layer}' {features.shape}. Take another layer, or 'grad_cam'."
             )
+        if self.engine == "tf_keras_vis":
+            return self.by_library(subject, layer)
         masks = np.asarray(
             keras.ops.image.resize(features, images.shape[1:3], interpolation="bilinear", data_format="channels_last")
         )

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from kdkeras.explain.baselines import baseline_of
-from kdkeras.explain.method import Method, without_channels
+from kdkeras.explain.embedded import in_floats
+from kdkeras.explain.method import Method, WithEngine
 from kdkeras.explain.subject import Subject
 from kdkeras.signals import Attribution
 
-_GRADIENT = Attribution("input_gradient")
 
+class Saliency(WithEngine):
+    """`|∂z/∂x|`: where a small change moves the logit most.
 
-class Saliency(Method):
-    """`|∂z/∂x|`, of images the largest over the channels: where a small change moves the logit most.
+    Of images, the largest over the channels; of words, the length of the gradient by the word's embedding.
+
+    Args:
+        engine: `"native"` (default) or `"tf_keras_vis"`.
+
+    Raises:
+        ValueError: The engine is not known.
 
     Example:
         >>> from kdkeras import explain
@@ -31,11 +39,15 @@ class Saliency(Method):
 
     def maps(self, subject: Subject, layer: str | None) -> np.ndarray:
         """Return the maps, at least 0."""
-        return _largest(np.abs(subject.attributions(_GRADIENT)()))
+        floats = in_floats(subject).subject
+        gradient = self.by_library(floats) if self.engine == "tf_keras_vis" else _gradient_of(floats)()
+        return _size(np.abs(gradient), subject)
 
 
 class SmoothGrad(Method):
-    """The mean of `|∂z/∂x|` over noisy copies of the input, of images the largest over the channels.
+    """The mean of `|∂z/∂x|` over noisy copies of the input.
+
+    Of images, the largest over the channels; of words, the length over the dimensions of their embedding.
 
     Args:
         samples: Number of noisy copies. Default 25: the paper sees little gain beyond 50.
@@ -67,18 +79,21 @@ class SmoothGrad(Method):
 
     def maps(self, subject: Subject, layer: str | None) -> np.ndarray:
         """Return the maps, at least 0."""
-        gradient = subject.attributions(_GRADIENT)
-        random, x = np.random.default_rng(self.seed), subject.array
+        floats = in_floats(subject).subject
+        gradient = _gradient_of(floats)
+        random, x = np.random.default_rng(self.seed), floats.array
         axes = tuple(range(1, x.ndim))
         scale = self.noise * (x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True))
         total = np.zeros(x.shape, "float64")
         for _ in range(self.samples):
             total += np.abs(gradient((x + scale * random.standard_normal(x.shape)).astype(x.dtype)))
-        return _largest((total / self.samples).astype("float32"))
+        return _size((total / self.samples).astype("float32"), subject)
 
 
 class GradientTimesInput(Method):
-    """`x · ∂z/∂x`, of images summed over the channels: what each value adds to a logit that is linear in them.
+    """`x · ∂z/∂x`: what each value adds to a logit that is linear in them.
+
+    Of images, summed over the channels; of words, over the dimensions of their embedding.
 
     Example:
         >>> from kdkeras import explain
@@ -95,14 +110,16 @@ class GradientTimesInput(Method):
 
     def maps(self, subject: Subject, layer: str | None) -> np.ndarray:
         """Return the maps, with sign."""
-        return without_channels(subject.attributions(Attribution("gradient_times_input"))())
+        floats = in_floats(subject).subject
+        return _sum(floats.attributions(Attribution("gradient_times_input", input=floats.place))(), subject)
 
 
 class IntegratedGradients(Method):
-    """`(x − x₀) · ∫ ∂z/∂x (x₀ + t (x − x₀)) dt`, of images summed over the channels.
+    """`(x − x₀) · ∫ ∂z/∂x (x₀ + t (x − x₀)) dt`: what each value adds, on the straight way from a baseline.
 
     Together, the values are z(x) − z(x₀): nothing of the logit is lost. The integral is a Gauss-Legendre sum, exact
-    for polynomials of degree 2 · steps − 1 along the way.
+    for polynomials of degree 2 · steps − 1 along the way. Of images, values are summed over the channels; of words, the
+    way leads through the space of their embedding, from that of the baseline's words, and they are summed over it.
 
     Args:
         steps: Number of points on the way. Default 32: the paper has 20 to 300.
@@ -131,14 +148,27 @@ class IntegratedGradients(Method):
 
     def maps(self, subject: Subject, layer: str | None) -> np.ndarray:
         """Return the maps, with sign."""
-        gradient, x = subject.attributions(_GRADIENT), subject.array
-        start = baseline_of(x, self.baseline)
+        floats = in_floats(subject)
+        gradient, x = _gradient_of(floats.subject), floats.subject.array
+        start = floats.of(baseline_of(subject.array, self.baseline))
         places, weights = np.polynomial.legendre.leggauss(self.steps)  # on [−1, 1]
         total = np.zeros(x.shape, "float64")
         for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
             total += weight * gradient((start + place * (x - start)).astype(x.dtype))
-        return without_channels(((x - start) * total).astype("float32"))
+        return _sum(((x - start) * total).astype("float32"), subject)
 
 
-def _largest(values: np.ndarray) -> np.ndarray:
+def _gradient_of(floats: Subject) -> Callable[..., np.ndarray]:
+    return floats.attributions(Attribution("input_gradient", input=floats.place))
+
+
+def _size(values: np.ndarray, subject: Subject) -> np.ndarray:
+    """Return one number at least 0 per pixel, feature or word."""
+    if values.ndim > subject.array.ndim:
+        return np.linalg.norm(values, axis=-1)
     return values.max(axis=-1) if values.ndim == 4 else values
+
+
+def _sum(values: np.ndarray, subject: Subject) -> np.ndarray:
+    """Return one number with a sign per pixel, feature or word."""
+    return values.sum(axis=-1) if values.ndim == 4 or values.ndim > subject.array.ndim else values

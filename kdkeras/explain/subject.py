@@ -8,7 +8,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from kdkeras.inputs import check_arrays, check_count, input_specs, is_array_like
+from kdkeras.inputs import build_for, check_arrays, check_count, input_specs, is_array_like
 from kdkeras.labels import refuse_hidden_sigmoid
 from kdkeras.signals import Attribution, Explain, Reader, Signals, refuse_probabilities
 
@@ -124,6 +124,12 @@ class Subject:
     def target(self) -> np.ndarray:
         """Index of the explained logit, shape `(n,)`."""
         return targets_of(None, self.signals.logits, self.model.name) if self.asked is None else self.asked
+
+    @property
+    def place(self) -> int | None:
+        """Place of `array` among the model's inputs, as `keras.tree.flatten` has them; `None` where it is alone."""
+        places = [array is self.array for array in keras.tree.flatten(self.inputs)]
+        return places.index(True) if len(places) > 1 else None
 
     def __len__(self) -> int:
         return len(self.array)
@@ -274,8 +280,7 @@ class _Asked(Reader):
         if shapes in self._seen:
             return
         sample = keras.tree.map_structure(keras.ops.convert_to_tensor, sample)
-        if not self.model.built:
-            self.model(sample, training=False)  # `build` may make layers
+        build_for(self.model, sample)  # `build` may make layers
         shape = self.extractor(sample, training=False).logits.shape
         if len(shape) != 2:
             raise ValueError(

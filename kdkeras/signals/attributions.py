@@ -40,9 +40,10 @@ class Attribution:
         method: One of the above.
         layer: Path of the layer, for all but the last two.
         output: Name of the output that is explained, where the model has several.
+        input: For the last two, where the model takes several inputs: which one, its place in `keras.tree.flatten`.
 
     Raises:
-        ValueError: The method is not known, or the layer is missing or of no use.
+        ValueError: The method is not known, or the layer or the input is missing or of no use.
 
     Example:
         >>> from kdkeras.signals import Attribution
@@ -53,6 +54,7 @@ class Attribution:
     method: str
     layer: str | None = None
     output: str | None = None
+    input: int | None = None
 
     def __post_init__(self) -> None:
         if self.method not in _OF_LAYERS + _OF_INPUTS:
@@ -62,10 +64,13 @@ class Attribution:
         if self.of_layer != isinstance(self.layer, str):
             need = "the path of a layer" if self.of_layer else "no layer, for it is about the inputs"
             raise ValueError(f"The attribution '{self.method}' needs {need}. Received: layer={self.layer!r}.")
+        if self.of_layer and self.input is not None:
+            raise ValueError(f"The attribution '{self.method}' is of a layer, of no input. Received: {self.input!r}.")
 
     def __str__(self) -> str:
         layer = f":{self.layer}" if self.of_layer else ""
-        return self.method + layer + (f"@{self.output}" if self.output else "")
+        place = "" if self.input is None else f"#{self.input}"
+        return self.method + layer + place + (f"@{self.output}" if self.output else "")
 
     @property
     def of_layer(self) -> bool:

@@ -59,7 +59,10 @@ class Explainer:
 
     def marked(self, mark: Callable[[str, Any], Any], inputs: Any) -> Any:
         """Return the inputs, marked where they are differentiated by."""
-        return keras.tree.map_structure(functools.partial(_marked, mark, ""), inputs) if self.of_inputs else inputs
+        tensors = keras.tree.flatten(inputs)
+        places = {self._input(each, tensors) for each in self.attributions.values() if each.by_gradient}
+        marked = [_marked(mark, str(i), tensor) if i in places else tensor for i, tensor in enumerate(tensors)]
+        return keras.tree.pack_sequence_as(inputs, marked)
 
     def changes(self, mark: Callable[[str, Any], Any]) -> dict[tuple[int, str], Callable[[Any], Any]]:
         """Return what `record` has to do so that the outputs of layers are marked where they are differentiated by."""
@@ -85,10 +88,14 @@ class Explainer:
 
     def _explain(self, attribution: Attribution, parts: Parts, explain: Explain) -> Any:
         place = attribution.place(parts.names, self.model.name)
-        mark = _name(self.layers[attribution.layer]) if attribution.of_layer else ""
+        source = self._source(attribution, parts)
+        if attribution.of_layer:
+            mark = _name(self.layers[attribution.layer])
+        else:
+            mark = str(self._input(attribution, keras.tree.flatten(parts.inputs)))
         return attribute(
             attribution,
-            self._source(attribution, parts),
+            source,
             parts.logits[place],
             lambda weights: parts.gradient(place, weights, mark),
             parts.classifiers[place],
@@ -97,17 +104,33 @@ class Explainer:
         )
 
     def _source(self, attribution: Attribution, parts: Parts) -> Any:
-        """Return the tensor that an attribution is about: a layer's output, or the inputs."""
-        if attribution.of_layer and attribution.layer not in parts.sources:
+        """Return the tensor that an attribution is about: a layer's output, or one of the inputs."""
+        if not attribution.of_layer:
+            tensors = keras.tree.flatten(parts.inputs)
+            place = self._input(attribution, tensors)
+            if place is None:
+                raise AttributionError(
+                    f"'{attribution}' needs a model that takes one tensor, or the place of the input that is meant. "
+                    f"Received: {len(tensors)} inputs of model '{self.model.name}' and input={attribution.input!r}."
+                )
+            return tensors[place]
+        if attribution.layer not in parts.sources:
             raise AttributionError(not_called([attribution.layer], self.model.name))
-        tensors = keras.tree.flatten(parts.sources[attribution.layer] if attribution.of_layer else parts.inputs)
+        tensors = keras.tree.flatten(parts.sources[attribution.layer])
         if len(tensors) != 1:
-            what = f"layer '{attribution.layer}' that returns" if attribution.of_layer else "a model that takes"
             raise AttributionError(
-                f"'{attribution}' needs {what} one tensor. Received: {len(tensors)} of model '{self.model.name}'. "
-                "Explain another layer."
+                f"'{attribution}' needs layer '{attribution.layer}' that returns one tensor. Received: {len(tensors)} "
+                f"of model '{self.model.name}'. Explain another layer."
             )
         return tensors[0]
+
+    @staticmethod
+    def _input(attribution: Attribution, tensors: list[Any]) -> int | None:
+        """Return the place of the input that an attribution is about; `None` where there is none or it is not said."""
+        if attribution.of_layer:
+            return None
+        place = 0 if attribution.input is None and len(tensors) == 1 else attribution.input
+        return place if place is not None and 0 <= place < len(tensors) else None
 
 
 def _name(layer: keras.layers.Layer) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from kdkeras import _backend
 from kdkeras._recorder import record
 from kdkeras._symbolic import output_specs
+from kdkeras.inputs import build_for
 from kdkeras.layer_paths import find_layer, first_paths
 from kdkeras.signals.attributions import Attribution, AttributionError, Explain, needs_pooled_head
 from kdkeras.signals.explainer import Explainer, Parts, not_called
@@ -42,8 +43,7 @@ def called_layers(model: keras.Model, inputs: Any) -> dict[str, tuple[int, ...]]
         >>> called_layers(keras.Sequential([inner, keras.layers.Dense(2, name="head")]), np.zeros((1, 4), "float32"))
         {'body/hidden': (1, 3), 'head': (1, 2)}
     """
-    if not model.built:
-        model(inputs, training=False)  # layers that `build` makes have to exist before they can be watched
+    build_for(model, inputs)  # layers that `build` makes have to exist before they can be watched
     # Reversed, so that of the several paths of a shared layer the first one stays.
     paths = first_paths(model)
     with record([(layer, "call") for layer in paths]) as records:

@@ -160,6 +160,41 @@ def test_the_engines_agree(build, kind):
         np.testing.assert_allclose(native.raw, library.raw, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("build", BUILDERS)
+def test_saliency_of_both_engines_agrees(build):
+    keras.utils.set_random_seed(1)
+    model = build()[0]
+    native, library = (
+        explain.attribute(model, images(), 1, explain.Saliency(engine)) for engine in ("native", "tf_keras_vis")
+    )
+    assert native.raw.shape == (5, 12, 12) and native.raw.max() > 1e-3
+    np.testing.assert_allclose(native.raw, library.raw, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_score_cam_of_both_engines_agrees_where_the_map_is_as_large_as_the_image(activation, capfd):
+    keras.utils.set_random_seed(1)
+    convolution = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")
+    pooled = [layers.GlobalAveragePooling2D(), layers.Dense(3, activation=activation)]
+    model = keras.Sequential([keras.Input(SHAPE), convolution, *pooled])
+    native, library = (explain.attribute(model, images(), 1, explain.ScoreCAM(e)) for e in ("native", "tf_keras_vis"))
+    assert native.raw.max() > 0.01
+    np.testing.assert_allclose(native.raw, library.raw, atol=1e-6, rtol=1e-4)
+    assert "step" not in capfd.readouterr().out  # no progress bars
+
+
+def test_score_cam_of_the_library_is_refused_where_its_softmax_is_not_the_models():
+    image, extra = keras.Input(SHAPE), keras.Input((2,))
+    features = layers.Conv2D(4, 3)(image)
+    joined = layers.Concatenate()([layers.GlobalAveragePooling2D()(features), extra])
+    several = keras.Model([image, extra], layers.Dense(3)(joined))
+    single = keras.Model(image, layers.Dense(1, activation="sigmoid")(layers.GlobalAveragePooling2D()(features)))
+    for model, x, message in [(several, [images(), np.ones((5, 2))], "2 inputs"), (single, images(), "1 units")]:
+        with pytest.raises(ValueError, match=f"Score-CAM for one input and a softmax.*{message}.*native engine"):
+            explain.attribute(model, x, 0, explain.ScoreCAM("tf_keras_vis"))
+        assert explain.attribute(model, x, 0, "score_cam").raw.shape == (5, 10, 10)
+
+
 @pytest.mark.parametrize("build", [functional_softmax, nested_backbone])
 def test_targets_and_layers_can_be_chosen(build):
     keras.utils.set_random_seed(2)

@@ -1,5 +1,7 @@
 """One page of everything that explains a teacher and its student."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -47,7 +49,8 @@ def test_the_page_of_images_has_every_part(tmp_path):
     assert f"same class for {same} of 8 images" in page.lead and f"maps is {cosine:.2f}" in page.lead
     html = path.read_text(encoding="utf-8")
     assert html.count("<img") == sum(len(section.pictures) for section in page.sections) >= 9
-    assert "http" not in html.replace("http://www.w3.org", "") and "bee &amp; fly" in html
+    words = re.sub(r'"data:[^"]*"', "", html).replace("http://www.w3.org", "")  # a picture may spell anything
+    assert "http" not in words and "bee &amp; fly" in words
 
 
 def test_the_page_of_a_table_says_what_matters():
