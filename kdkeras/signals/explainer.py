@@ -110,8 +110,8 @@ class Explainer:
             place = self._input(attribution, tensors)
             if place is None:
                 raise AttributionError(
-                    f"'{attribution}' needs a model that takes one tensor, or the place of the input that is meant. "
-                    f"Received: {len(tensors)} inputs of model '{self.model.name}' and input={attribution.input!r}."
+                    f"'{attribution}' needs a model that takes one tensor. Received: {len(tensors)} of model "
+                    f"'{self.model.name}'. Explain a layer."
                 )
             return tensors[place]
         if attribution.layer not in parts.sources:
