@@ -1,54 +1,124 @@
-"""The converter call: SavedModel folder in, TFLite bytes out. Runs in this process or as a script in its own.
+"""The converter: SavedModel folder in, TFLite bytes out. A script that runs in a process of its own.
 
-As a script it needs nothing but TensorFlow, so that a converter that crashes takes only this script with it:
+It needs nothing but TensorFlow (and ai-edge-quantizer for int4), and serves requests until its input ends or none has
+come for a while. A converter that crashes takes only this script with it.
 
-    python -P _convert.py SAVED_MODEL QUANTIZE SAMPLES.npz OUTPUT
+    python -P _convert.py
+
+Requests and replies are lines of JSON. A request is the arguments of `convert`, with paths in the place of arrays; the
+replies are `{"step": ..., "done": ..., "of": ...}` any number of times, and then `{"ok": true}` or `{"error": text}`.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import select
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import tensorflow as tf
+_IDLE = 120  # seconds after which the process ends
+Say = Callable[[str, int, int], None]
 
 
-def convert_saved_model(folder: Path, quantize: str | None, samples: dict[str, np.ndarray] | None = None) -> bytes:
-    """Convert a SavedModel with builtin TFLite ops only.
+def convert(
+    saved: str,
+    quantize: str | None,
+    samples: str | None,
+    batch_size: int,
+    io_dtype: str | None,
+    output: str,
+    say: Say,
+) -> None:
+    """Convert a SavedModel with builtin TFLite ops only, and write the file.
 
     Args:
-        folder: The SavedModel.
-        quantize: `None`, `"float16"`, `"dynamic"` or `"int8"`.
-        samples: For int8: signature input name → array `(n, ...)`.
-
-    Returns:
-        The bytes of the TFLite file.
+        saved: Folder of the SavedModel.
+        quantize: `None`, `"float16"`, `"dynamic"`, `"int8"`, `"int16x8"` or `"int4"`.
+        samples: An npz file, signature input name → array `(n, ...)`, for modes that are calibrated.
+        batch_size: Samples per call of the model.
+        io_dtype: Dtype of the file's inputs and outputs, for integer modes; `None` leaves the model's.
+        output: The file to write.
+        say: Is told how far the calibration is.
     """
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if quantize is not None:
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved)
+    ops = tf.lite.OpsSet
+    converter.target_spec.supported_ops = [ops.TFLITE_BUILTINS]
+    if quantize not in (None, "int4"):
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if quantize == "int8":
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.representative_dataset = lambda: _rows(samples)
-    return converter.convert()
-
-
-def _rows(samples: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    count = len(next(iter(samples.values())))
-    for row in range(count):
-        yield {name: array[row : row + 1] for name, array in samples.items()}
-
-
-def _main(folder: str, quantize: str, samples: str, output: str) -> None:
-    with np.load(samples, allow_pickle=False) as arrays:
-        content = convert_saved_model(Path(folder), quantize, dict(arrays))
+    if samples is not None:
+        whole = {
+            "int8": ops.TFLITE_BUILTINS_INT8,
+            "int16x8": ops.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+        }
+        converter.target_spec.supported_ops = [whole[quantize]]
+        converter.representative_dataset = lambda: _batches(samples, batch_size, say)
+    if io_dtype is not None:
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(io_dtype)
+    content = converter.convert()
+    if quantize == "int4":
+        content = _int4_weights(content, output)
     Path(output).write_bytes(content)
 
 
+def _batches(samples: str, size: int, say: Say) -> Iterator[dict[str, Any]]:
+    """Yield whole batches; the last is filled up from the start."""
+    import numpy as np
+
+    with np.load(samples, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    count = len(next(iter(arrays.values())))
+    for start in range(0, count, size):
+        rows = np.arange(start, start + size) % count
+        yield {name: array[rows] for name, array in arrays.items()}
+        say("calibrating", min(start + size, count), count)
+    say("converting", 0, 0)
+
+
+def _int4_weights(content: bytes, output: str) -> bytes:
+    """Return the file with the weights of its linear layers in 4 bits, for every channel a scale of its own."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    plain = Path(output).with_suffix(".float32")
+    plain.write_bytes(content)
+    tool = quantizer.Quantizer(str(plain), recipe.dynamic_wi4_afp32())
+    return bytes(tool.quantize().quantized_model)
+
+
+def _serve() -> None:
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with Path(os.devnull).open("w", encoding="utf-8") as sink:  # the converter prints, from Python and from C++
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+
+    def reply(**message: Any) -> None:
+        replies.write(json.dumps(message) + "\n")
+        replies.flush()
+
+    import tensorflow as tf  # noqa: F401  # while the other process still saves the model
+
+    while _waits_for_a_line() and (line := sys.stdin.buffer.readline()):
+        try:
+            convert(**json.loads(line), say=lambda step, done, of: reply(step=step, done=done, of=of))
+        except Exception:  # the converter raises many types; all mean the same to the caller
+            reply(error=traceback.format_exc())
+        else:
+            reply(ok=True)
+
+
+def _waits_for_a_line() -> bool:
+    if os.name == "nt":  # no `select` on pipes: the process stays until its input ends
+        return True
+    ready, _, _ = select.select([sys.stdin.buffer], [], [], _IDLE)
+    return bool(ready)
+
+
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    _serve()

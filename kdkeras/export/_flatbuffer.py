@@ -53,6 +53,22 @@ def float_parts(content: bytes) -> FloatParts:
     return FloatParts(tensors, tuple(sorted(operators - {"QUANTIZE", "DEQUANTIZE"})))
 
 
+def custom_operators(content: bytes) -> tuple[str, ...]:
+    """Return the names of the ops that are not TFLite's own: those of TensorFlow begin with "Flex".
+
+    Args:
+        content: The bytes of a TFLite file.
+
+    Returns:
+        Their names, sorted, each once.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content)
+    codes = map(model.OperatorCodes, range(model.OperatorCodesLength()))
+    return tuple(sorted({code.CustomCode().decode() for code in codes if code.CustomCode()}))
+
+
 def _ends(part: Any) -> tuple[set[int], set[int]]:
     """The input and output tensors of a graph or of an op."""
     return {*map(int, part.InputsAsNumpy())}, {*map(int, part.OutputsAsNumpy())}

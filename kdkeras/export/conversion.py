@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from kdkeras._silence import silenced
-from kdkeras.export import _convert
+from kdkeras.export import _converter_process
+from kdkeras.export._progress import Progress, Verbose
+from kdkeras.export.modes import MODES
 from kdkeras.export.signature import Signature
 
 
@@ -23,28 +23,40 @@ class ConversionError(RuntimeError):
     """The TFLite converter refused the model, or crashed on it. No file was written."""
 
 
-def to_tflite(model: keras.Model, signature: Signature, quantize: str | None, samples: Sequence[np.ndarray]) -> bytes:
-    """Convert `model` at batch 1 to TFLite bytes.
+def to_tflite(
+    model: keras.Model,
+    signature: Signature,
+    quantize: str | None,
+    samples: Sequence[np.ndarray],
+    *,
+    io_dtype: str | None = None,
+    verbose: Verbose = 0,
+) -> bytes:
+    """Convert `model` to TFLite bytes.
 
-    The way is Keras → SavedModel → converter, with builtin ops only. int8 is converted in a process of its own,
-    because the converter's calibration step kills Python on some models (RNNs); that costs the import of
-    TensorFlow, measured at 3.5 seconds on two cores. The other modes are converted in this process, with its output
-    silenced.
+    The way is Keras → SavedModel → converter, with builtin ops only. The converter runs in a process of its own,
+    because it kills Python on some models, and logs from C++. That process is kept for the next conversion: the first
+    one pays for its import of TensorFlow, measured at 3.5 seconds on two cores, while the model is saved.
 
     Args:
         model: A built float32 model.
-        signature: Its inputs, with every size known.
-        quantize: `None`, `"float16"`, `"dynamic"` or `"int8"`.
-        samples: One array `(n, ...)` per input; only int8 reads them.
+        signature: Its inputs, with every size known, also the batch's.
+        quantize: One of `MODES`.
+        samples: One array `(n, ...)` per input; only calibrated modes read them.
+        io_dtype: Dtype of the file's inputs and outputs; `None` leaves the model's.
+        verbose: As `Progress` takes it.
 
     Returns:
         The bytes of the TFLite file.
 
     Raises:
         ConversionError: The converter refused the model or crashed.
+        OSError: There is no room for the files in between.
     """
-    with tempfile.TemporaryDirectory(prefix="kdkeras-") as folder:
-        saved = Path(folder) / "saved_model"
+    _converter_process.start()
+    with tempfile.TemporaryDirectory(prefix="kdkeras-") as folder, Progress(_title(model, quantize), verbose) as say:
+        saved, arrays, output = (Path(folder) / name for name in ("saved_model", "samples.npz", "model.tflite"))
+        say("saving")
         try:
             with silenced():
                 save_model(model, signature, saved)
@@ -52,13 +64,32 @@ def to_tflite(model: keras.Model, signature: Signature, quantize: str | None, sa
             raise OSError(
                 f"The model could not be saved to '{folder}' for conversion ({error.message}). Free some space."
             ) from error
-        if quantize == "int8":
-            return _convert_apart(saved, signature, samples)
+        calibrated = MODES[quantize].calibrated
+        if calibrated:
+            np.savez(arrays, **{item.name: array for item, array in zip(signature.inputs, samples, strict=True)})
+        request = {
+            "saved": str(saved),
+            "quantize": quantize,
+            "samples": str(arrays) if calibrated else None,
+            "batch_size": signature.inputs[0].shape[0],
+            "io_dtype": io_dtype,
+            "output": str(output),
+        }
+        say("converting")
         try:
-            with silenced():
-                return _convert.convert_saved_model(saved, quantize)
-        except Exception as error:  # the converter raises many types; all mean the same to the caller
-            raise ConversionError(_sentence(quantize, f"{type(error).__name__}: {error}")) from error
+            _converter_process.convert(request, say)
+        except _converter_process.ConverterCrashError as crash:
+            raise ConversionError(
+                f"The TFLite converter crashed on this model for quantize={quantize!r} (signal {crash.signal}), in a "
+                f"process of its own. {MODES[quantize].crash_advice}"
+            ) from crash
+        except _converter_process.ConverterError as error:
+            raise ConversionError(_sentence(quantize, str(error))) from error
+        return output.read_bytes()
+
+
+def _title(model: keras.Model, quantize: str | None) -> str:
+    return f"{model.name} to TFLite ({quantize or 'float32'})"
 
 
 def save_model(model: keras.Model, signature: Signature, folder: Path) -> None:
@@ -85,22 +116,6 @@ def named_outputs(outputs: Any) -> dict[str, Any]:
     if isinstance(outputs, dict):
         return {re.sub(r"\W", "_", key): value for key, value in outputs.items()}
     return {f"output_{index}": value for index, value in enumerate(keras.tree.flatten(outputs))}
-
-
-def _convert_apart(saved: Path, signature: Signature, samples: Sequence[np.ndarray]) -> bytes:
-    arrays, output = saved.with_name("samples.npz"), saved.with_name("model.tflite")
-    np.savez(arrays, **{item.name: array for item, array in zip(signature.inputs, samples, strict=True)})
-    # -P keeps this package's folder off the script's module path.
-    command = [sys.executable, "-P", _convert.__file__, str(saved), "int8", str(arrays), str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode < 0:
-        raise ConversionError(
-            f"The TFLite converter crashed on this model for quantize='int8' (signal {-done.returncode}), in a process "
-            "of its own. Recurrent layers are the known cause: build them with unroll=True, or use quantize='dynamic'."
-        )
-    if done.returncode > 0:
-        raise ConversionError(_sentence("int8", done.stderr))
-    return output.read_bytes()
 
 
 def _sentence(quantize: str | None, text: str) -> str:

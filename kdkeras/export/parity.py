@@ -11,10 +11,8 @@ import numpy as np
 
 from kdkeras.export._flatbuffer import FloatParts
 from kdkeras.export.conversion import named_outputs
+from kdkeras.export.modes import MODES
 from kdkeras.export.signature import Signature
-
-RELATIVE_LIMITS = {None: 1e-4, "float16": 5e-2, "dynamic": 1e-1, "int8": 1e-1}
-"""Largest relative error that passes, where agreement does not decide."""
 
 _BATCH = 64
 
@@ -137,17 +135,37 @@ def limit_failures(
     """
     failures = []
     for name, result in results.items():
-        if quantize in ("dynamic", "int8") and min_agreement is not None and result.agreement is not None:
+        mode = MODES[quantize]
+        if mode.by_agreement and min_agreement is not None and result.agreement is not None:
             if result.agreement < min_agreement:
                 failures.append(
                     f"agreement of {name!r} is {result.agreement:.4g}, under min_agreement={min_agreement:g}"
                 )
-        elif result.max_rel_error > RELATIVE_LIMITS[quantize]:
-            failures.append(
-                f"relative error of {name!r} is {result.max_rel_error:.3g}, over {RELATIVE_LIMITS[quantize]:g}"
-            )
+        elif result.max_rel_error > mode.relative_limit:
+            failures.append(f"relative error of {name!r} is {result.max_rel_error:.3g}, over {mode.relative_limit:g}")
     if inner is not None and inner.tensors:
-        failures.append(f"{inner.tensors} float tensors are left in an int8 file, at {', '.join(inner.operators)}")
+        failures.append(
+            f"{inner.tensors} float tensors are left in an {quantize} file, at {', '.join(inner.operators)}"
+        )
+    return failures
+
+
+def dtype_failures(signature: Signature, received: dict[str, str], io_dtype: str | None) -> list[str]:
+    """Say which inputs of a file have another dtype than was asked for.
+
+    Args:
+        signature: The model's inputs.
+        received: Input name → dtype of the file.
+        io_dtype: What float inputs were to become; `None` for what they are.
+
+    Returns:
+        One phrase per input.
+    """
+    failures = []
+    for item in signature.inputs:
+        expected = io_dtype if io_dtype and item.dtype.startswith("float") else item.dtype
+        if received[item.name] != expected:
+            failures.append(f"input {item.name!r} is {received[item.name]}, not {expected}")
     return failures
 
 
@@ -172,7 +190,7 @@ def _next_step(quantize: str | None, text: str) -> str:
         return "Use quantize='dynamic', or replace the layers that have no int8 op."
     if quantize is not None and "random samples" in text:
         return "Pass `calibration` data, on which agreement is judged, or use a milder `quantize` mode."
-    if quantize == "int8":
+    if MODES[quantize].calibrated:
         return "Calibrate on real data, scaled as in training; else use quantize='dynamic' or 'float16'."
     if quantize is not None:
         return "Use a milder `quantize` mode."

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kdkeras._silence import silenced
+from kdkeras.export._flatbuffer import custom_operators
 
 
 def load(path: str | os.PathLike[str], *, threads: int = 1) -> TFLiteModel:
@@ -23,7 +24,8 @@ def load(path: str | os.PathLike[str], *, threads: int = 1) -> TFLiteModel:
 
     Raises:
         FileNotFoundError: There is no file at `path`.
-        ValueError: The file is not a TFLite model with a signature, or `threads` is below 1.
+        ValueError: The file is not a TFLite model with a signature, it needs ops that the runtime lacks, or `threads`
+            is below 1.
 
     Example:
         >>> import pathlib, tempfile
@@ -41,11 +43,34 @@ def load(path: str | os.PathLike[str], *, threads: int = 1) -> TFLiteModel:
     return TFLiteModel(file.read_bytes(), threads=threads)
 
 
+class Quantization(NamedTuple):
+    """How integers stand for real numbers: `real = scale · (integer − zero_point)`.
+
+    Attributes:
+        scale: Step between two integers.
+        zero_point: The integer that stands for 0.
+    """
+
+    scale: float
+    zero_point: int
+
+    def integers(self, reals: np.ndarray, dtype: Any) -> np.ndarray:
+        """Return the nearest integers of a dtype; what is out of its range becomes its end."""
+        limits = np.iinfo(dtype)
+        rounded = np.round(np.asarray(reals, "float64") / self.scale) + self.zero_point
+        return np.clip(rounded, limits.min, limits.max).astype(dtype)
+
+    def reals(self, integers: np.ndarray) -> np.ndarray:
+        """Return what integers stand for, in float32."""
+        return (self.scale * (integers.astype("float64") - self.zero_point)).astype("float32")
+
+
 class TFLiteModel:
     """A TFLite model, called on batches like the Keras model that it came from.
 
-    Files have batch 1, as a device runs them, so a batch is run sample by sample. Inputs and outputs are found by
-    name: their positions in a file are not those of the Keras model.
+    A batch of any size is run in batches of the file's size, mostly 1, as a device runs them. Inputs and outputs are
+    found by name: their positions in a file are not those of the Keras model. Where a file takes or returns quantized
+    integers, it is called with floats and returns floats all the same; integers of its dtype are taken as they are.
 
     Args:
         content: The bytes of a TFLite file with a signature.
@@ -54,10 +79,13 @@ class TFLiteModel:
     Attributes:
         input_dtypes: Input name → dtype name.
         output_dtypes: Output name → dtype name.
+        quantization: Input or output name → `Quantization`, for those that are quantized.
+        batch_size: Samples in one run of the file.
         threads: CPU threads for one call.
 
     Raises:
-        ValueError: `content` is not a TFLite model with a signature, or `threads` is below 1.
+        ValueError: `content` is not a TFLite model with a signature, it needs ops that the runtime lacks, or `threads`
+            is below 1.
     """
 
     def __init__(self, content: bytes, *, threads: int = 1) -> None:
@@ -75,15 +103,24 @@ class TFLiteModel:
                     "`TFLiteModel` needs a file with a named signature. Received: a file without one. "
                     "Write it with `kdkeras.export.tflite`."
                 )
-            interpreter.allocate_tensors()  # starts the delegate, so that its line falls into this block
+            try:
+                interpreter.allocate_tensors()  # starts the delegate, so that its line falls into this block
+            except RuntimeError as error:
+                foreign = ", ".join(custom_operators(content)) or str(error).splitlines()[0]
+                raise ValueError(
+                    f"`TFLiteModel` needs a file of builtin ops. Received: one that the runtime cannot start ({foreign}"
+                    "). Export the model with `kdkeras.export.tflite`."
+                ) from error
             self._runner = interpreter.get_signature_runner()
         self._interpreter = interpreter  # the runner borrows its memory
-        self._inputs = self._runner.get_input_details()
+        self._inputs, outputs = self._runner.get_input_details(), self._runner.get_output_details()
         self.threads = threads
+        shape = next(iter(self._inputs.values()))["shape"]
+        self.batch_size = int(shape[0]) if len(shape) else 1
         self.input_dtypes = {name: np.dtype(item["dtype"]).name for name, item in self._inputs.items()}
-        self.output_dtypes = {
-            name: np.dtype(item["dtype"]).name for name, item in self._runner.get_output_details().items()
-        }
+        self.output_dtypes = {name: np.dtype(item["dtype"]).name for name, item in outputs.items()}
+        parameters = {name: item["quantization"] for name, item in (self._inputs | outputs).items()}
+        self.quantization = {name: Quantization(*values) for name, values in parameters.items() if values[0]}
 
     def __call__(self, inputs: Any) -> Any:
         """Run a batch.
@@ -107,9 +144,16 @@ class TFLiteModel:
         sizes = {name: len(array) for name, array in arrays.items()}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
             raise ValueError(f"`TFLiteModel` needs inputs of one batch size, at least 1. Received: {sizes}.")
-        rows = range(next(iter(sizes.values())))
-        results = [self._runner(**{name: array[row : row + 1] for name, array in arrays.items()}) for row in rows]
-        return {name: np.concatenate([result[name] for result in results]) for name in self.output_dtypes}
+        size = next(iter(sizes.values()))
+        results = []
+        for start in range(0, size, self.batch_size):
+            rows = np.arange(start, start + self.batch_size) % size  # the last batch is filled up, and cut off below
+            results.append(self._runner(**{name: array[rows] for name, array in arrays.items()}))
+        return {name: self._joined(name, [each[name] for each in results])[:size] for name in self.output_dtypes}
+
+    def _joined(self, name: str, parts: list[np.ndarray]) -> np.ndarray:
+        joined = np.concatenate(parts)
+        return self.quantization[name].reals(joined) if name in self.quantization else joined
 
     def _named(self, inputs: Any) -> dict[str, Any]:
         names = sorted(self._inputs)
@@ -132,6 +176,8 @@ class TFLiteModel:
                 f"`TFLiteModel` expects input {name!r} of shape (batch, {', '.join(map(str, expected))}). "
                 f"Received: {array.shape}."
             )
+        if name in self.quantization and array.dtype.kind == "f":
+            return self.quantization[name].integers(array, detail["dtype"])
         if not np.can_cast(array.dtype, detail["dtype"], casting="same_kind"):
             raise TypeError(
                 f"`TFLiteModel` expects input {name!r} as {np.dtype(detail['dtype']).name}. Received: {array.dtype}. "

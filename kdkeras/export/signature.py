@@ -45,9 +45,9 @@ class Signature:
         """Return flat tensors in the structure that the model is called with."""
         return keras.tree.pack_sequence_as(self.structure, list(flat))
 
-    def fixed(self, samples: Sequence[np.ndarray]) -> Signature:
-        """Return this signature at batch 1, unknown sizes filled from `samples`."""
-        shapes = [(1, *array.shape[1:]) for array in samples]
+    def fixed(self, samples: Sequence[np.ndarray], batch_size: int = 1) -> Signature:
+        """Return this signature at one batch size, unknown sizes filled from `samples`."""
+        shapes = [(batch_size, *array.shape[1:]) for array in samples]
         pairs = zip(self.inputs, shapes, strict=True)
         return replace(self, inputs=tuple(item._replace(shape=shape) for item, shape in pairs))
 
@@ -98,7 +98,7 @@ def _refuse_fixed_batch(model: keras.Model, structure: Any) -> None:
     for tensor in keras.tree.flatten(structure):
         if tensor.shape[0] not in (None, 1):
             raise ValueError(
-                f"`tflite` writes files for batch 1, so it needs a model with a free batch size. Received: "
+                f"`tflite` sets the batch size itself, so it needs a model with a free batch size. Received: "
                 f"{model.name!r} with input shape {tensor.shape}. Rebuild it with `keras.Input(shape=...)` and copy "
                 "the weights."
             )

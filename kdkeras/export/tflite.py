@@ -11,18 +11,18 @@ import keras
 import numpy as np
 
 from kdkeras import latency
+from kdkeras._extras import require
 from kdkeras._files import atomic_path
 from kdkeras.export import calibration as representative
 from kdkeras.export import parity
 from kdkeras.export._flatbuffer import float_parts
+from kdkeras.export._progress import Verbose
 from kdkeras.export.conversion import to_tflite
+from kdkeras.export.modes import MODES, IODtype, Quantize
 from kdkeras.export.precision import float32_model
 from kdkeras.export.runtime import TFLiteModel
 from kdkeras.export.signature import Signature, signature_of
-
-Quantize = Literal["float16", "dynamic", "int8"]
-
-_MODES = (None, "float16", "dynamic", "int8")
+from kdkeras.inputs import check_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,7 @@ class TFLiteExport:
     Attributes:
         path: The file.
         quantize: The mode that was asked for.
+        batch_size: Samples in one run of the file.
         bytes: Size of the file.
         max_abs_error: Largest absolute difference from Keras over all outputs and samples.
         max_rel_error: The same over the largest absolute Keras value of that output.
@@ -41,14 +42,16 @@ class TFLiteExport:
         parity_data: `"calibration"`, or `"random"` when no calibration data was given.
         input_dtypes: Signature input name → dtype.
         output_dtypes: Signature output name → dtype.
-        float_tensors: Float tensors left inside an int8 file, inputs and outputs not counted; `None` in other modes.
-        latency_1_thread: Time of one batch-1 call with one CPU thread, in milliseconds.
+        float_tensors: Float tensors left inside an int8 or int16x8 file, inputs and outputs not counted; `None` in
+            other modes.
+        latency_1_thread: Time of one run of the file with one CPU thread, in milliseconds.
         latency_2_threads: The same with two.
         failures: What the parity gate found; not empty only with `on_parity_failure="keep"`.
     """
 
     path: Path
     quantize: Quantize | None
+    batch_size: int
     bytes: int
     max_abs_error: float
     max_rel_error: float
@@ -79,10 +82,10 @@ class TFLiteExport:
             f"  parity   {agreement}max error {self.max_abs_error:.3g} (relative {self.max_rel_error:.3g}) "
             f"on {self.parity_samples} {self.parity_data} samples",
             f"  latency  {self.latency_1_thread.median:.3f} ms with 1 thread, "
-            f"{self.latency_2_threads.median:.3f} ms with 2 (median, batch 1)",
+            f"{self.latency_2_threads.median:.3f} ms with 2 (median, batch {self.batch_size})",
         ]
         if self.float_tensors is not None:
-            lines.append(f"  int8     {self.float_tensors} float tensors left inside")
+            lines.append(f"  inside   {self.float_tensors} float tensors left")
         if self.failures:
             lines.append(f"  FAILED   {'; '.join(self.failures)}")
         return "\n".join(lines)
@@ -94,35 +97,52 @@ def tflite(
     *,
     quantize: Quantize | None = None,
     calibration: Any = None,
+    io_dtype: IODtype | None = None,
+    batch_size: int = 1,
     min_agreement: float = 0.95,
     on_parity_failure: Literal["raise", "keep"] = "raise",
+    verbose: Verbose = "auto",
 ) -> TFLiteExport:
     """Convert a Keras model to a TFLite file that is known to answer as the model does.
 
-    The model is converted at batch 1 with builtin ops only, run in LiteRT, and compared with Keras on `calibration`.
-    Only a file that passes is moved to `path`, replacing what stood there; on failure `path` is as before.
+    The model is converted with builtin ops only, in a process of its own, run in LiteRT, and compared with Keras on
+    `calibration`. Only a file that passes is moved to `path`, replacing what stood there; on failure `path` is as
+    before.
 
     Refused are outputs that are not finite or the same for all samples; a relative error above 1e-4 (float32) or 0.05
-    (float16); for `"dynamic"` and `"int8"`, an agreement under `min_agreement`, or, without decisions or without
-    calibration data, a relative error above 0.1; and float tensors left inside an int8 file.
+    (float16); for the other modes, an agreement under `min_agreement`, or, without decisions or without calibration
+    data, a relative error above 0.1 (0.25 for `"int4"`); and float tensors left inside an int8 or int16x8 file.
 
-    Inputs and outputs keep the model's dtypes in every mode, so the file is called like the model. Half-precision
-    models are exported from a float32 copy. `"dynamic"` leaves weights of fewer than 1024 values in float32. While
-    the converter and the runtime start, what the process prints is discarded: their log lines cannot be switched off.
+    | `quantize` | weights | activations | needs | for |
+    |---|---|---|---|---|
+    | `None` | float32 | float32 | | the reference |
+    | `"float16"` | float16 | float32 (float16 on GPUs) | | half the size, nothing lost |
+    | `"dynamic"` | int8 | quantized on the fly | | a quarter of the size without data |
+    | `"int8"` | int8 | int8 | `calibration` | speed on CPUs; microcontrollers and NPUs, which know nothing else |
+    | `"int16x8"` | int8 | int16 | `calibration` | where int8 activations lose too much; slow on CPUs |
+    | `"int4"` | int4 | quantized on the fly | the extra `int4` | an eighth of the size; costs accuracy untrained |
+
+    Inputs and outputs keep the model's dtypes in every mode unless `io_dtype` says otherwise, so the file is called
+    like the model. Half-precision models are exported from a float32 copy. `"dynamic"` leaves weights of fewer than
+    1024 values in float32. While the model is saved and the runtime starts, what the process prints is discarded:
+    their log lines cannot be switched off.
 
     Args:
         model: A built Functional, Sequential or subclassed model. Every size but the batch must be known, from the
             model or from `calibration`.
         path: The file to write. Its folder is made if it is missing.
-        quantize: `None` for float32; `"float16"` for float16 weights; `"dynamic"` for int8 weights with activations
-            quantized on the fly; `"int8"` for int8 throughout.
+        quantize: A mode of the table.
         calibration: Representative inputs, scaled as in training, at least 32: an array, a dict or list of arrays, a
             `tf.data.Dataset` or a generator; labels are dropped and 512 samples at most are used. Required for
-            `"int8"`. When `None`, parity runs on 64 seeded random samples (floats uniform in [0, 1), integers 0 or
-            1), and the result says so. Parity on wrongly scaled data says nothing about real data.
+            `"int8"` and `"int16x8"`. When `None`, parity runs on 64 seeded random samples (floats uniform in [0, 1),
+            integers 0 or 1), and the result says so. Parity on wrongly scaled data says nothing about real data.
+        io_dtype: What float inputs and outputs become: `"int8"` or `"uint8"` with `"int8"`, `"int16"` with
+            `"int16x8"`, for devices without floats. `None` (default) leaves them. `export.load` takes floats still.
+        batch_size: Samples in one run of the file. Default 1, as devices run models.
         min_agreement: Least share of equal decisions of a quantized file, in [0, 1]. The default lets one of 32
             samples differ, not two.
         on_parity_failure: `"raise"`, or `"keep"` to write the file all the same, with the failures in the result.
+        verbose: `"auto"` shows what takes over two seconds in one line on a terminal; 1 shows every step; 0 nothing.
 
     Returns:
         A `TFLiteExport`: size, agreement, errors, and latency with one and two threads.
@@ -132,6 +152,7 @@ def tflite(
         TypeError: `model` is not a Keras model, or the calibration data has a form that cannot be used.
         ConversionError: The converter refused the model or crashed.
         ExportParityError: The file does not match the model; nothing was written.
+        ImportError: `"int4"` is asked for without its extra.
         OSError: The file cannot be written.
 
     Example:
@@ -150,6 +171,7 @@ def tflite(
     """
     target = Path(path)
     _check_arguments(model, target, quantize, calibration, min_agreement, on_parity_failure)
+    _check_form(quantize, io_dtype, batch_size)
     model = float32_model(model)
     signature = signature_of(model)
     source = "random" if calibration is None else "calibration"
@@ -157,14 +179,17 @@ def tflite(
         samples = representative.random_samples(signature)
     else:
         samples = representative.collect(calibration, signature)
-    content = to_tflite(model, signature.fixed(samples), quantize, samples)
+    fixed = signature.fixed(samples, batch_size)
+    content = to_tflite(model, fixed, quantize, samples, io_dtype=io_dtype, verbose=verbose)
     figures, failures = _gate(model, signature, samples, content, quantize, source, min_agreement)
+    failures += parity.dtype_failures(signature, figures["input_dtypes"], io_dtype)
     if on_parity_failure == "raise":
         parity.raise_for(failures, quantize, f"{len(samples[0])} {source} samples", target)
     _write(target, content)
     return TFLiteExport(
         path=target,
         quantize=quantize,
+        batch_size=batch_size,
         bytes=target.stat().st_size,
         parity_samples=len(samples[0]),
         parity_data=source,
@@ -179,11 +204,11 @@ def _check_arguments(
 ) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(f"`tflite` expects a keras.Model. Received: {type(model).__name__}.")
-    if quantize not in _MODES:
-        raise ValueError(f"`quantize` must be one of {_MODES}. Received: {quantize!r}.")
-    if quantize == "int8" and calibration is None:
+    if quantize not in MODES:
+        raise ValueError(f"`quantize` must be one of {tuple(MODES)}. Received: {quantize!r}.")
+    if MODES[quantize].calibrated and calibration is None:
         raise ValueError(
-            "quantize='int8' needs `calibration` data to set its ranges. Received: None. "
+            f"quantize={quantize!r} needs `calibration` data to set its ranges. Received: None. "
             "Pass at least 32 training samples, scaled as in training."
         )
     if not 0 <= min_agreement <= 1:
@@ -192,6 +217,15 @@ def _check_arguments(
         raise ValueError(f"`on_parity_failure` must be 'raise' or 'keep'. Received: {on_parity_failure!r}.")
     if path.is_dir():
         raise IsADirectoryError(f"`path` must be a file. Received: the folder {path}. Add a name such as model.tflite.")
+
+
+def _check_form(quantize: str | None, io_dtype: Any, batch_size: Any) -> None:
+    if io_dtype is not None and io_dtype not in MODES[quantize].io_dtypes:
+        modes = {name: mode.io_dtypes for name, mode in MODES.items() if mode.io_dtypes}
+        raise ValueError(f"`io_dtype` can be {modes}. Received: io_dtype={io_dtype!r} for quantize={quantize!r}.")
+    check_count("batch_size", batch_size)
+    if quantize == "int4":
+        require("ai_edge_quantizer", extra="int4", what="quantize='int4'")
 
 
 def _gate(
@@ -208,7 +242,7 @@ def _gate(
     expected = parity.keras_outputs(model, signature, samples)
     received = lite.run(_named(signature, samples))
     results = {name: parity.compare(values, received[name]) for name, values in expected.items()}
-    inner = float_parts(content) if quantize == "int8" else None
+    inner = float_parts(content) if MODES[quantize].calibrated else None
     limit = min_agreement if source == "calibration" else None
     failures = parity.broken_outputs(expected, received) or parity.limit_failures(results, quantize, limit, inner)
     figures = dataclasses.asdict(parity.worst(results.values())) | {
@@ -220,8 +254,8 @@ def _gate(
 
 
 def _timings(content: bytes, signature: Signature, samples: list[np.ndarray]) -> dict[str, latency.Latency]:
-    sample = _named(signature, [array[:1] for array in samples])
     single, double = TFLiteModel(content, threads=1), TFLiteModel(content, threads=2)
+    sample = _named(signature, [np.resize(array, (single.batch_size, *array.shape[1:])) for array in samples])
     return {
         "latency_1_thread": latency.measure(lambda: single.run(sample)),
         "latency_2_threads": latency.measure(lambda: double.run(sample)),

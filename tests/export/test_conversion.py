@@ -1,10 +1,18 @@
 """Which models convert, how their inputs are found, and what the converter's refusals say."""
 
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
 import keras
 import numpy as np
 import pytest
 
 from kdkeras import export
+from kdkeras.export import _converter_process
 from kdkeras.export.conversion import _sentence
 from kdkeras.export.precision import float32_model
 from kdkeras.export.signature import signature_of
@@ -59,6 +67,36 @@ def test_recurrent_int8_is_refused_instead_of_killing_python(data, tmp_path):
     with pytest.raises(export.ConversionError, match=r"crashed .* unroll=True, or use quantize='dynamic'"):
         export.tflite(model, tmp_path / "a.tflite", quantize="int8", calibration=data)
     assert list(tmp_path.iterdir()) == []
+    assert export.tflite(model, tmp_path / "a.tflite", calibration=data).bytes > 0  # a new process took over
+
+
+def test_a_converter_that_was_killed_is_replaced(data, tmp_path):
+    model = keras.Sequential([keras.Input((6, 4)), layers.Flatten(), layers.Dense(3)])
+    export.tflite(model, tmp_path / "a.tflite", calibration=data)
+    process = _converter_process._process
+    process.send_signal(signal.SIGTERM)
+    process.wait()
+    export.tflite(model, tmp_path / "b.tflite", calibration=data)
+    assert _converter_process._process.pid != process.pid
+
+
+def test_the_converter_ends_with_its_parent(tmp_path):
+    script = (
+        "import os, signal; from kdkeras.export import _converter_process as c; c.start(); "
+        "print(c._process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    child = int(done.stdout)
+    for _ in range(300):  # it is still importing TensorFlow
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            break
+        if pathlib.Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            break  # nobody waits for it here
+        time.sleep(0.2)
+    else:
+        pytest.fail("the converter still runs a minute after its parent was killed")
 
 
 def test_unknown_sizes_need_calibration(tmp_path):

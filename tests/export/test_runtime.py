@@ -57,3 +57,16 @@ def test_file_errors(tmp_path, file):
         export.load(tmp_path / "bad.tflite")
     with pytest.raises(ValueError, match=r"threads >= 1. Received: threads=0"):
         export.load(file[1], threads=0)
+
+
+def test_a_file_with_ops_of_tensorflow_is_refused_by_their_name(tmp_path):
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.serve = tf.function(tf.linalg.inv, input_signature=[tf.TensorSpec((1, 2, 2))])
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.serve.get_concrete_function())
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+    (tmp_path / "flex.tflite").write_bytes(converter.convert())
+    with pytest.raises(ValueError, match=r"file of builtin ops. Received: .*\(FlexMatrixInverse\)"):
+        export.load(tmp_path / "flex.tflite")

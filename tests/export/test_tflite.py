@@ -14,7 +14,7 @@ import pytest
 
 from kdkeras import export
 
-MODES = [None, "float16", "dynamic", "int8"]
+MODES = [None, "float16", "dynamic", "int8", "int16x8", "int4"]
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,9 @@ def test_modes_differ_as_promised(exported):
     assert exported["int8"].bytes < 0.5 * exported[None].bytes
     assert exported["int8"].float_tensors == 0
     assert exported["dynamic"].float_tensors is None
+    assert exported["int16x8"].float_tensors == 0
+    assert exported["int16x8"].max_abs_error < exported["int8"].max_abs_error
+    assert exported["int4"].bytes < 0.75 * exported["dynamic"].bytes
     assert min(result.agreement for result in exported.values()) > 0.95
 
 
@@ -83,13 +86,63 @@ def test_accuracy_of_the_int8_file_on_unseen_digits(exported, cnn, digits):
     assert file_accuracy > keras_accuracy - 0.03
 
 
+@pytest.mark.parametrize(("mode", "dtype"), [("int8", "int8"), ("int8", "uint8"), ("int16x8", "int16")])
+def test_integers_at_the_border_are_called_with_floats_all_the_same(cnn, digits, tmp_path, mode, dtype):
+    path = tmp_path / "a.tflite"
+    result = export.tflite(cnn, path, quantize=mode, calibration=digits[0][:300], io_dtype=dtype)
+    assert (result.input_dtypes, result.output_dtypes) == ({"image": dtype}, {"output_0": dtype})
+    lite = export.load(path)
+    images = digits[0][1400:1500]
+    scale, zero_point = lite.quantization["image"]
+    integers = np.clip(np.round(images / scale) + zero_point, np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
+    by_hand = positional_run(path, integers)
+    assert by_hand.dtype == dtype
+    scale, zero_point = lite.quantization["output_0"]
+    expected = scale * (by_hand.astype("float64") - zero_point)
+    np.testing.assert_allclose(lite(images), expected, atol=1e-6)
+    np.testing.assert_array_equal(lite(integers), lite(images))
+    assert np.mean(lite(images).argmax(1) == cnn.predict(images, verbose=0).argmax(1)) > 0.95
+
+
+@pytest.mark.parametrize("mode", [None, "int8"])
+def test_a_file_for_batches_takes_any_number_of_samples(cnn, digits, tmp_path, mode):
+    result = export.tflite(cnn, tmp_path / "a.tflite", quantize=mode, calibration=digits[0][:50], batch_size=8)
+    lite = export.load(result.path)
+    assert (result.batch_size, lite.batch_size) == (8, 8)
+    single = export.load(export.tflite(cnn, tmp_path / "b.tflite", quantize=mode, calibration=digits[0][:50]).path)
+    for count in (1, 8, 19):
+        np.testing.assert_allclose(lite(digits[0][:count]), single(digits[0][:count]), atol=5e-3 if mode else 1e-6)
+
+
+def test_weights_of_int4_are_four_bits_wide(exported):
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.Model.GetRootAs(exported["int4"].path.read_bytes()).Subgraphs(0)
+    kinds = [graph.Tensors(index).Type() for index in range(graph.TensorsLength())]
+    assert kinds.count(schema.TensorType.INT4) >= 3  # two convolutions and the dense layer
+
+
+def test_steps_are_told_when_asked_for(cnn, digits, tmp_path, capfd):
+    export.tflite(cnn, tmp_path / "a.tflite", quantize="int8", calibration=digits[0][:40], verbose=1)
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.split(": ")[1].split(",")[0] for line in lines] == [
+        "saving",
+        "converting",
+        "calibrating 1/40",
+        "calibrating 40/40",
+        "converting",
+    ]
+    export.tflite(cnn, tmp_path / "a.tflite", calibration=digits[0][:40])
+    assert capfd.readouterr().err == ""  # not a terminal
+
+
 def test_record_is_plain_and_readable(exported):
     record = json.loads(json.dumps(exported["int8"].to_dict()))
     assert record["quantize"] == "int8"
     assert record["latency_1_thread"]["runs"] == exported["int8"].latency_1_thread.runs
     text = str(exported["int8"])
     assert "int8.tflite: int8" in text
-    assert "0 float tensors left inside" in text
+    assert "0 float tensors left" in text
     with pytest.raises(dataclasses.FrozenInstanceError):
         exported["int8"].bytes = 0
 
@@ -183,8 +236,11 @@ def test_write_errors_name_the_path(cnn, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"quantize": "int4"}, ValueError, r"`quantize` must be one of .* Received: 'int4'"),
+        ({"quantize": "int5"}, ValueError, r"`quantize` must be one of .* Received: 'int5'"),
         ({"quantize": "int8"}, ValueError, r"needs `calibration` data"),
+        ({"quantize": "int16x8"}, ValueError, r"quantize='int16x8' needs `calibration` data"),
+        ({"io_dtype": "int8"}, ValueError, r"`io_dtype` can be .*'int8'.* Received: io_dtype='int8' for quantize=None"),
+        ({"batch_size": 0}, ValueError, r"`batch_size`.* Received: batch_size=0"),
         ({"min_agreement": 95}, ValueError, r"share from 0 to 1. Received: 95"),
         ({"on_parity_failure": "ignore"}, ValueError, r"'raise' or 'keep'. Received: 'ignore'"),
     ],
