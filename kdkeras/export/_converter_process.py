@@ -49,18 +49,22 @@ def start() -> None:
             _process = subprocess.Popen(command, env=quiet, **pipes)
 
 
-def convert(request: dict[str, Any], say: Say) -> None:
-    """Let the process convert, and wait for it.
+def ask(task: str, say: Say, **arguments: Any) -> Any:
+    """Let the process do something, and wait for it.
 
     Args:
-        request: The arguments of `_convert.convert`, but `say`.
+        task: Name of a function of `_convert`.
         say: Is told each step: its name, and how much of how much is done.
+        **arguments: Its other arguments.
+
+    Returns:
+        Its result.
 
     Raises:
         ConverterError: The converter raised.
         ConverterCrashError: The process died.
     """
-    line = json.dumps(request).encode() + b"\n"
+    line = json.dumps({"task": task} | arguments).encode() + b"\n"
     for last_try in (False, True):
         start()
         with _LOCK:
@@ -81,7 +85,8 @@ def convert(request: dict[str, Any], say: Say) -> None:
                 continue
         if "error" in answer:
             raise ConverterError(answer["error"])
-        return
+        return answer["result"]
+    raise AssertionError("the loop ends by itself")
 
 
 def _answer(process: subprocess.Popen[bytes], say: Say) -> dict[str, Any] | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,6 +18,9 @@ from kdkeras.export import _converter_process
 from kdkeras.export._progress import Progress, Verbose
 from kdkeras.export.modes import MODES
 from kdkeras.export.signature import Signature
+
+_DEBUGGED = 64  # samples on which the layer where an error starts is looked for
+_TOO_MANY_STEPS = 0.7  # rounding alone is off by 1/√12 = 0.29 of a step
 
 
 class ConversionError(RuntimeError):
@@ -53,31 +57,19 @@ def to_tflite(
         ConversionError: The converter refused the model or crashed.
         OSError: There is no room for the files in between.
     """
-    _converter_process.start()
-    with tempfile.TemporaryDirectory(prefix="kdkeras-") as folder, Progress(_title(model, quantize), verbose) as say:
-        saved, arrays, output = (Path(folder) / name for name in ("saved_model", "samples.npz", "model.tflite"))
-        say("saving")
-        try:
-            with silenced():
-                save_model(model, signature, saved)
-        except tf.errors.OpError as error:  # TensorFlow's own, where Python has OSError: a full or closed disk
-            raise OSError(
-                f"The model could not be saved to '{folder}' for conversion ({error.message}). Free some space."
-            ) from error
+    with _saved(model, signature, samples, Progress(_title(model, quantize), verbose)) as (paths, say):
         calibrated = MODES[quantize].calibrated
-        if calibrated:
-            np.savez(arrays, **{item.name: array for item, array in zip(signature.inputs, samples, strict=True)})
-        request = {
-            "saved": str(saved),
-            "quantize": quantize,
-            "samples": str(arrays) if calibrated else None,
-            "batch_size": signature.inputs[0].shape[0],
-            "io_dtype": io_dtype,
-            "output": str(output),
-        }
-        say("converting")
         try:
-            _converter_process.convert(request, say)
+            _converter_process.ask(
+                "convert",
+                say,
+                saved=str(paths.model),
+                quantize=quantize,
+                samples=str(paths.samples) if calibrated else None,
+                batch_size=signature.inputs[0].shape[0],
+                io_dtype=io_dtype,
+                output=str(paths.output),
+            )
         except _converter_process.ConverterCrashError as crash:
             raise ConversionError(
                 f"The TFLite converter crashed on this model for quantize={quantize!r} (signal {crash.signal}), in a "
@@ -85,7 +77,71 @@ def to_tflite(
             ) from crash
         except _converter_process.ConverterError as error:
             raise ConversionError(_sentence(quantize, str(error))) from error
-        return output.read_bytes()
+        return paths.output.read_bytes()
+
+
+def where_error_starts(model: keras.Model, signature: Signature, samples: Sequence[np.ndarray]) -> str:
+    """Say which layer of an int8 file is the first to lose more than rounding does, when its inputs are right.
+
+    Args:
+        model: A built float32 model.
+        signature: Its inputs, with every size known.
+        samples: One array `(n, ...)` per input.
+
+    Returns:
+        A sentence; empty where the converter cannot tell.
+    """
+    some = [array[:_DEBUGGED] for array in samples]
+    alone = signature.fixed(some)
+    with _saved(model, alone, some, Progress(f"{model.name}: which layer", 0)) as (paths, say):
+        try:
+            rows = _converter_process.ask("errors_by_layer", say, saved=str(paths.model), samples=str(paths.samples))
+        except (_converter_process.ConverterCrashError, _converter_process.ConverterError):
+            return ""
+    bad = [row for row in rows if row["steps"] > _TOO_MANY_STEPS]
+    if not bad:
+        return "No layer loses more than rounding does: the ranges are too wide, as outliers in the data make them."
+    return (
+        f"The error starts at {_layer_name(model, bad[0]['tensor'])} ({bad[0]['op']}): it is off by "
+        f"{bad[0]['steps']:.1f} steps of its scale where rounding makes 0.3."
+    )
+
+
+def _layer_name(model: keras.Model, tensor: str) -> str:
+    """Return the layer that made a tensor, from the tensor's own name: `"model/layer/op;model/layer/other op"`."""
+    names = {layer.name for layer in model._flatten_layers()} - {model.name}
+    parts = re.split("[/;]", tensor)
+    if parts[0] != model.name:  # where the model was traced before, every name in it has got a number more
+        parts = [re.sub(r"_\d+$", "", part) for part in parts]
+    known = [part for part in parts if part in names]
+    return f"layer '{known[0]}'" if known else f"'{tensor.split(';')[0]}'"
+
+
+class _Paths(NamedTuple):
+    model: Path
+    samples: Path
+    output: Path
+
+
+@contextlib.contextmanager
+def _saved(
+    model: keras.Model, signature: Signature, samples: Sequence[np.ndarray], progress: Progress
+) -> Iterator[tuple[_Paths, Progress]]:
+    """Save a model and samples where the converter finds them, for as long as the block runs."""
+    _converter_process.start()
+    with tempfile.TemporaryDirectory(prefix="kdkeras-") as folder, progress as say:
+        paths = _Paths(*(Path(folder) / name for name in ("saved_model", "samples.npz", "model.tflite")))
+        say("saving")
+        try:
+            with silenced():
+                save_model(model, signature, paths.model)
+        except tf.errors.OpError as error:  # TensorFlow's own, where Python has OSError: a full or closed disk
+            raise OSError(
+                f"The model could not be saved to '{folder}' for conversion ({error.message}). Free some space."
+            ) from error
+        np.savez(paths.samples, **{item.name: array for item, array in zip(signature.inputs, samples, strict=True)})
+        say("converting")
+        yield paths, say
 
 
 def _title(model: keras.Model, quantize: str | None) -> str:
@@ -125,6 +181,11 @@ def _sentence(quantize: str | None, text: str) -> str:
         return (
             f"The TFLite converter refused the model for quantize={quantize!r}: TFLite has no builtin op for "
             f"{', '.join(sorted(set(missing)))}. Replace the layer that uses it by one made of basic ops."
+        )
+    if quantize == "int16x8" and "Max and min for dynamic tensors should be recorded" in text:
+        return (
+            "The TFLite converter refused the model for quantize='int16x8': it has no 16-bit form for integer inputs, "
+            "such as words. Use quantize='int8' or 'dynamic'."
         )
     errors = re.findall(r"^[\w.]*(?:Error|Exception): .+$", text, re.MULTILINE) or [text.strip() or "no message"]
     return (

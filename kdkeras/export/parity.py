@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +119,11 @@ def _fault(side: str, values: np.ndarray) -> str | None:
 
 
 def limit_failures(
-    results: dict[str, Parity], quantize: str | None, min_agreement: float | None, inner: FloatParts | None
+    results: dict[str, Parity],
+    quantize: str | None,
+    min_agreement: float | None,
+    inner: FloatParts | None,
+    float_ops: Collection[str] = (),
 ) -> list[str]:
     """Say which limits the outputs break.
 
@@ -129,6 +133,7 @@ def limit_failures(
         min_agreement: The limit for decisions of quantized files; `None` when the samples are random, on which
             agreement means nothing and the relative error decides.
         inner: The float tensors left in an int8 file; `None` in other modes.
+        float_ops: Names of ops that may work on floats in it.
 
     Returns:
         One phrase per broken limit, with figure and limit.
@@ -143,7 +148,7 @@ def limit_failures(
                 )
         elif result.max_rel_error > mode.relative_limit:
             failures.append(f"relative error of {name!r} is {result.max_rel_error:.3g}, over {mode.relative_limit:g}")
-    if inner is not None and inner.tensors:
+    if inner is not None and not set(inner.operators) <= set(float_ops):
         failures.append(
             f"{inner.tensors} float tensors are left in an {quantize} file, at {', '.join(inner.operators)}"
         )
@@ -169,8 +174,15 @@ def dtype_failures(signature: Signature, received: dict[str, str], io_dtype: str
     return failures
 
 
-def raise_for(failures: list[str], quantize: str | None, samples: str, path: Path) -> None:
+def raise_for(failures: list[str], quantize: str | None, samples: str, path: Path, where: str = "") -> None:
     """Raise one readable error for `failures`, if there are any.
+
+    Args:
+        failures: What the gate found.
+        quantize: The export mode.
+        samples: How many samples of what were compared.
+        path: The file that was not written.
+        where: A sentence on where the error starts.
 
     Raises:
         ExportParityError: `failures` is not empty.
@@ -178,16 +190,24 @@ def raise_for(failures: list[str], quantize: str | None, samples: str, path: Pat
     if failures:
         raise ExportParityError(
             f"The TFLite file for quantize={quantize!r} does not match its Keras model on {samples}: "
-            f"{'; '.join(failures)}. {path} was not written. {_next_step(quantize, f'{samples} {failures}')} "
+            f"{'; '.join(failures)}. {path} was not written. {where + ' ' if where else ''}"
+            f"{_next_step(quantize, f'{samples} {failures}')} "
             "`on_parity_failure='keep'` writes it all the same."
         )
+
+
+def inaccurate(failures: list[str]) -> bool:
+    """Whether a file was refused for how far it is from Keras, and not for what it is made of."""
+    return any(failure.startswith(("agreement", "relative error")) or "of the file" in failure for failure in failures)
 
 
 def _next_step(quantize: str | None, text: str) -> str:
     if "of Keras" in text:
         return "Look at `model.predict` on this data first: an untrained or dead model, or unscaled data, does this."
     if "float tensors" in text:
-        return "Use quantize='dynamic', or replace the layers that have no int8 op."
+        return (
+            "Use quantize='dynamic', replace the layers that have no integer op, or let these be float by `float_ops`."
+        )
     if quantize is not None and "random samples" in text:
         return "Pass `calibration` data, on which agreement is judged, or use a milder `quantize` mode."
     if MODES[quantize].calibrated:

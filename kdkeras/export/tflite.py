@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from kdkeras.export import calibration as representative
 from kdkeras.export import parity
 from kdkeras.export._flatbuffer import float_parts
 from kdkeras.export._progress import Verbose
-from kdkeras.export.conversion import to_tflite
+from kdkeras.export.conversion import to_tflite, where_error_starts
 from kdkeras.export.modes import MODES, IODtype, Quantize
 from kdkeras.export.precision import float32_model
 from kdkeras.export.runtime import TFLiteModel
@@ -100,6 +101,7 @@ def tflite(
     io_dtype: IODtype | None = None,
     batch_size: int = 1,
     min_agreement: float = 0.95,
+    float_ops: Collection[str] = (),
     on_parity_failure: Literal["raise", "keep"] = "raise",
     verbose: Verbose = "auto",
 ) -> TFLiteExport:
@@ -141,6 +143,8 @@ def tflite(
         batch_size: Samples in one run of the file. Default 1, as devices run models.
         min_agreement: Least share of equal decisions of a quantized file, in [0, 1]. The default lets one of 32
             samples differ, not two.
+        float_ops: Names of TFLite ops, such as `"NEG"`, that may work on floats in an int8 or int16x8 file: CPUs run
+            such a file, integer-only devices do not. The refusal names those that do. Default: none.
         on_parity_failure: `"raise"`, or `"keep"` to write the file all the same, with the failures in the result.
         verbose: `"auto"` shows what takes over two seconds in one line on a terminal; 1 shows every step; 0 nothing.
 
@@ -181,10 +185,12 @@ def tflite(
         samples = representative.collect(calibration, signature)
     fixed = signature.fixed(samples, batch_size)
     content = to_tflite(model, fixed, quantize, samples, io_dtype=io_dtype, verbose=verbose)
-    figures, failures = _gate(model, signature, samples, content, quantize, source, min_agreement)
+    figures, failures = _gate(model, signature, samples, content, quantize, source, min_agreement, float_ops)
     failures += parity.dtype_failures(signature, figures["input_dtypes"], io_dtype)
-    if on_parity_failure == "raise":
-        parity.raise_for(failures, quantize, f"{len(samples[0])} {source} samples", target)
+    if on_parity_failure == "raise" and failures:
+        found = quantize == "int8" and parity.inaccurate(failures)
+        where = where_error_starts(model, signature, samples) if found else ""
+        parity.raise_for(failures, quantize, f"{len(samples[0])} {source} samples", target, where)
     _write(target, content)
     return TFLiteExport(
         path=target,
@@ -236,6 +242,7 @@ def _gate(
     quantize: str | None,
     source: str,
     min_agreement: float,
+    float_ops: Collection[str],
 ) -> tuple[dict[str, Any], list[str]]:
     """Run the file beside the model; return the figures and what is wrong with them."""
     lite = TFLiteModel(content)
@@ -244,7 +251,9 @@ def _gate(
     results = {name: parity.compare(values, received[name]) for name, values in expected.items()}
     inner = float_parts(content) if MODES[quantize].calibrated else None
     limit = min_agreement if source == "calibration" else None
-    failures = parity.broken_outputs(expected, received) or parity.limit_failures(results, quantize, limit, inner)
+    failures = parity.broken_outputs(expected, received) or parity.limit_failures(
+        results, quantize, limit, inner, float_ops
+    )
     figures = dataclasses.asdict(parity.worst(results.values())) | {
         "float_tensors": None if inner is None else inner.tensors,
         "input_dtypes": lite.input_dtypes,

@@ -115,6 +115,14 @@ def test_an_op_that_tflite_lacks_is_named(tmp_path):
         export.tflite(model, tmp_path / "a.tflite")
 
 
+def test_words_have_no_sixteen_bits(tmp_path):
+    words = keras.Input((6,), dtype="int32")
+    model = keras.Model(words, layers.Dense(3)(layers.Flatten()(layers.Embedding(9, 4)(words))))
+    data = np.random.default_rng(0).integers(0, 9, (40, 6))
+    with pytest.raises(export.ConversionError, match="no 16-bit form for integer inputs, such as words"):
+        export.tflite(model, tmp_path / "a.tflite", quantize="int16x8", calibration=data)
+
+
 def test_other_refusals_are_cut_to_their_last_error():
     page = "Traceback (most recent call last):\n  File\nRuntimeError: tensor rank 9 is too high\nmore\nlines"
     assert "quantize='int8': RuntimeError: tensor rank 9 is too high. Try" in _sentence("int8", page)

@@ -162,9 +162,27 @@ def test_without_calibration_parity_runs_on_random_samples(cnn, tmp_path):
 def test_outlier_calibration_is_refused_and_leaves_nothing(cnn, digits, tmp_path):
     images = digits[0][:64].copy()
     images[0] *= 10_000  # one broken image takes the whole int8 range
-    with pytest.raises(export.ExportParityError, match=r"agreement of 'output_0' is 0\.\d+, under min_agreement=0.95"):
+    message = r"agreement of 'output_0' is 0\.\d+, under min_agreement=0.95.*No layer loses more than rounding does"
+    with pytest.raises(export.ExportParityError, match=message):
         export.tflite(cnn, tmp_path / "bad.tflite", quantize="int8", calibration=images)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_layer_where_the_error_starts_is_named(cnn, digits, tmp_path):
+    model = keras.models.clone_model(cnn)
+    model.set_weights(cnn.get_weights())
+    depthwise = next(layer for layer in model.layers if isinstance(layer, keras.layers.DepthwiseConv2D))
+    rest = model.layers[model.layers.index(depthwise) + 1]
+    wide = np.ones(16)
+    wide[3] = 300  # one channel takes the range of all; the next layer undoes it, so that floats see nothing
+    kernel, bias = depthwise.get_weights()
+    depthwise.set_weights([kernel * wide[:, None], bias])
+    kernel, bias = rest.get_weights()
+    rest.set_weights([kernel / wide[:, None], bias])
+    with pytest.raises(
+        export.ExportParityError, match=rf"The error starts at layer '{rest.name}' \(CONV_2D\): it is off by"
+    ):
+        export.tflite(model, tmp_path / "a.tflite", quantize="int8", calibration=digits[0][:100], min_agreement=1)
 
 
 def test_an_existing_file_stays_on_refusal_and_is_replaced_on_success(cnn, digits, tmp_path):
@@ -203,7 +221,13 @@ def test_float_ops_left_in_int8_are_refused_by_name(tmp_path):
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), keras.layers.LayerNormalization()])
     data = np.random.default_rng(0).normal(size=(40, 6))
     with pytest.raises(export.ExportParityError, match="float tensors are left in an int8 file, at NEG"):
-        export.tflite(model, tmp_path / "a.tflite", quantize="int8", calibration=data, min_agreement=0)
+        export.tflite(
+            model, tmp_path / "a.tflite", quantize="int8", calibration=data, min_agreement=0, float_ops=["ADD"]
+        )
+    kept = export.tflite(
+        model, tmp_path / "a.tflite", quantize="int8", calibration=data, min_agreement=0, float_ops=["NEG"]
+    )
+    assert (kept.failures, kept.float_tensors > 0) == ((), True)
 
 
 def test_integer_inputs_keep_their_dtype_in_int8(tmp_path):
