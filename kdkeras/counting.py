@@ -12,7 +12,7 @@ import functools
 import inspect
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import keras
@@ -62,12 +62,104 @@ class LayerCost:
         layer_type: Class of the layer or operation, such as `"Conv2D"`.
         output_shape: Shape of the (first) output, the batch axis 1; `None` for a subclassed model as a whole.
         macs: Multiply-accumulates for one sample.
+        parameters: Number of its weights; 0 for a later call of the same layer, which brings none.
     """
 
     path: str
     layer_type: str
     output_shape: _Shape | None
     macs: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a model is made of.
+
+    Attributes:
+        model: Its name.
+        parameters: Number of its weights, trainable or not.
+        macs: Multiply-accumulates of one sample.
+        layers: The cost of every layer call; empty where they cannot be read.
+        exact: Whether the MACs were worked out layer by layer; `False` where they are half of the floating-point
+            operations that TensorFlow's profiler finds, which counts loops once, and more than products.
+    """
+
+    model: str
+    parameters: int
+    macs: int
+    layers: tuple[LayerCost, ...]
+    exact: bool
+
+    def __str__(self) -> str:
+        about = "" if self.exact else " (half of the operations that TensorFlow's profiler finds)"
+        title = f"{self.model}: {self.parameters:,} parameters, {self.macs:,} MACs{about}"
+        shown = [cost for cost in self.layers if cost.macs or cost.parameters]
+        rows = [("layer", "type", "output", "parameters", "MACs", "share")]
+        for cost in shown:
+            shape = "" if cost.output_shape is None else "×".join(str(size) for size in cost.output_shape[1:])
+            share = f"{cost.macs / max(self.macs, 1):.1%}"
+            rows.append((cost.path, cost.layer_type, shape, f"{cost.parameters:,}", f"{cost.macs:,}", share))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(w) if i < 3 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        return "\n".join([title, *(line.rstrip() for line in lines if shown)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the count as plain types, ready for JSON."""
+        return asdict(self)
+
+
+def count(model: keras.Model) -> Count:
+    """Return parameters and multiply-accumulates of a model, layer by layer.
+
+    Args:
+        model: A built Keras model. Of a subclassed one without `CountsMacs`, which cannot be read, TensorFlow's
+            profiler gives a figure for the whole, and the result says so.
+
+    Returns:
+        A `Count`; printed, it is a table.
+
+    Raises:
+        TypeError: `model` is not a Keras model.
+        ValueError: The model is not built, or has a layer or size that cannot be counted, as for `count_macs`.
+
+    Example:
+        >>> import keras
+        >>> from kdkeras.evaluate import count
+        >>> head = [keras.layers.Flatten(), keras.layers.Dense(10, name="head")]
+        >>> layers = [keras.Input((6, 6, 1)), keras.layers.Conv2D(8, 3, name="conv"), *head]
+        >>> print(count(keras.Sequential(layers, name="student")))
+        student: 1,370 parameters, 2,432 MACs
+        layer  type    output  parameters   MACs  share
+        conv   Conv2D  4×4×8           80  1,152  47.4%
+        head   Dense   10           1,290  1,280  52.6%
+    """
+    if isinstance(model, keras.Model) and not isinstance(model, CountsMacs) and not _has_graph(model):
+        return Count(model.name, _weights(model), _profiled_macs(model), (), exact=False)
+    costs = layer_macs(model)
+    return Count(model.name, _weights(model), sum(cost.macs for cost in costs), costs, exact=True)
+
+
+def _profiled_macs(model: keras.Model) -> int:
+    """Return half of the floating-point operations of one sample that TensorFlow's profiler finds."""
+    import tensorflow as tf
+    from tensorflow.python.profiler import model_analyzer, option_builder
+
+    shape = (model.get_build_config() or {}).get("input_shape") if model.built else None
+    if not isinstance(shape, tuple | list) or not all(isinstance(size, int) for size in shape[1:]):
+        raise ValueError(
+            f"`count` needs a subclassed model that was built for one input of known shape. Received: {model.name!r}. "
+            "Call it once on a batch, or give the class a method `count_macs`."
+        )
+    spec = tf.TensorSpec((1, *shape[1:]), model.input_dtype)
+    graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec).graph
+    options = option_builder.ProfileOptionBuilder(option_builder.ProfileOptionBuilder.float_operation())
+    return model_analyzer.profile(graph, options=options.with_empty_output().build()).total_float_ops // 2
 
 
 def count_macs(model: keras.Model) -> int:
@@ -120,7 +212,7 @@ def layer_macs(model: keras.Model) -> tuple[LayerCost, ...]:
     if not isinstance(model, keras.Model):
         raise TypeError(f"`model` must be a keras.Model. Received: {type(model).__name__}.")
     if isinstance(model, CountsMacs):
-        return (LayerCost(model.name, type(model).__name__, None, int(model.count_macs())),)
+        return (LayerCost(model.name, type(model).__name__, None, int(model.count_macs()), _weights(model)),)
     if not _has_graph(model):
         raise _uncountable(model, "what a subclassed model does inside its `call` cannot be read")
     if not model.built or not model.inputs:
@@ -129,6 +221,10 @@ def layer_macs(model: keras.Model) -> tuple[LayerCost, ...]:
     inputs = [_one_sample(tensor) for tensor in model.inputs]
     _walk(model, inputs[0] if len(inputs) == 1 else inputs, "", costs)
     return tuple(costs)
+
+
+def _weights(layer: keras.layers.Layer) -> int:
+    return sum(math.prod(weight.shape) for weight in layer.weights)
 
 
 def _one_sample(tensor: keras.KerasTensor) -> keras.KerasTensor:
@@ -172,7 +268,9 @@ def _visit(operation: Any, args: tuple, kwargs: dict[str, Any], prefix: str, cos
     shape = keras.tree.flatten(outputs)[0].shape
     call = inspect.signature(operation.call).bind(*args, **kwargs).arguments
     macs = int(operation.count_macs()) if declared else _macs(operation, call, shape)
-    costs.append(LayerCost(path, type(operation).__name__, shape, macs))
+    again = any(cost.path == path for cost in costs)
+    parameters = 0 if again or not isinstance(operation, keras.layers.Layer) else _weights(operation)
+    costs.append(LayerCost(path, type(operation).__name__, shape, macs, parameters))
     return outputs
 
 

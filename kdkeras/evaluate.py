@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdkeras import signals
+from kdkeras.counting import count as count
 from kdkeras.counting import count_macs
 from kdkeras.inputs import check_arrays, check_finite, is_array_like
 from kdkeras.labels import class_labels, class_logits, refuse_hidden_sigmoid

@@ -1,8 +1,11 @@
+import json
+
 import keras
 import numpy as np
 import pytest
 
 from kdkeras.counting import CountsMacs, LayerCost, count_macs, layer_macs
+from kdkeras.evaluate import count
 
 layers = keras.layers
 
@@ -154,9 +157,9 @@ def nested():
 
 def test_nested_models_are_counted_by_path():
     assert layer_macs(nested()) == (
-        LayerCost("backbone/conv", "Conv2D", (1, 6, 6, 4), 36 * 27 * 4),
-        LayerCost("head/pool", "GlobalAveragePooling2D", (1, 4), 0),
-        LayerCost("head/dense", "Dense", (1, 2), 8),
+        LayerCost("backbone/conv", "Conv2D", (1, 6, 6, 4), 36 * 27 * 4, 27 * 4 + 4),
+        LayerCost("head/pool", "GlobalAveragePooling2D", (1, 4), 0, 0),
+        LayerCost("head/dense", "Dense", (1, 2), 8, 10),
     )
 
 
@@ -235,7 +238,7 @@ class Doubled(keras.Model):
 def test_a_subclassed_model_is_counted_by_its_own_declaration_alone_or_nested():
     assert isinstance(Tree(), CountsMacs)
     tree = Tree()
-    assert layer_macs(tree) == (LayerCost(tree.name, "Tree", None, 28),)
+    assert layer_macs(tree) == (LayerCost(tree.name, "Tree", None, 28, 0),)
     inputs = keras.Input((4,))
     assert count_macs(keras.Model(inputs, layers.Dense(2)(tree(inputs)))) == 28 + 7 * 2
 
@@ -266,3 +269,31 @@ def test_unbuilt_models_and_other_objects_are_refused():
         count_macs(keras.Sequential([layers.Dense(3)]))
     with pytest.raises(TypeError, match=r"must be a keras.Model. Received: Dense"):
         count_macs(layers.Dense(3))
+
+
+def test_a_count_adds_up_and_has_every_layer_once():
+    shared = layers.Dense(5, name="shared")
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(shared(shared(inputs))), name="twice")
+    found = count(model)
+    assert (found.parameters, found.macs, found.exact) == (model.count_params(), 25 + 25 + 10, True)
+    assert [(cost.path, cost.macs, cost.parameters) for cost in found.layers if cost.macs] == [
+        ("shared", 25, 30),
+        ("shared", 25, 0),
+        ("head", 10, 12),
+    ]
+    assert sum(cost.parameters for cost in found.layers) == found.parameters
+    assert json.loads(json.dumps(found.to_dict()))["macs"] == 60
+    assert str(found).splitlines()[0] == "twice: 42 parameters, 60 MACs"
+    assert str(found).splitlines()[-1].split() == ["head", "Dense", "2", "12", "10", "16.7%"]
+
+
+def test_a_subclassed_model_is_counted_as_a_whole_and_the_count_says_so():
+    model = Opaque()
+    with pytest.raises(ValueError, match="Call it once on a batch, or give the class a method `count_macs`"):
+        count(model)
+    model(np.zeros((2, 4), "float32"))
+    found = count(model)
+    assert (found.exact, found.parameters, found.layers) == (False, 35, ())
+    assert 28 <= found.macs <= 28 + 7  # the bias counts as operations too
+    assert "half of the operations that TensorFlow's profiler finds" in str(found)

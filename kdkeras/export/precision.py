@@ -42,6 +42,9 @@ def float32_model(model: keras.Model) -> keras.Model:
     except (TypeError, ValueError) as error:  # a lambda, or a layer without a full `get_config`
         raise ValueError(_advice(model, "which has a layer that cannot be rebuilt from its config")) from error
     clone.set_weights(model.get_weights())
+    for layer in clone._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+            layer.finalize_state()  # what was adapted takes effect here, not when the weights are set
     return clone
 
 

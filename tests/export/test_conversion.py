@@ -190,6 +190,15 @@ def test_mixed_precision_is_exported_from_a_float32_copy(data, tmp_path):
     np.testing.assert_allclose(export.load(result.path)(data), half, atol=0.02 * np.abs(half).max())
 
 
+def test_what_a_normalization_has_adapted_to_comes_along(data):
+    normalization = layers.Normalization(dtype="mixed_float16")
+    normalization.adapt(5 * data + 3)
+    model = keras.Sequential([keras.Input((6, 4)), normalization, layers.Flatten(), layers.Dense(2, dtype="float32")])
+    expected = model.predict(data, verbose=0)
+    np.testing.assert_allclose(float32_model(model).predict(data, verbose=0), expected, atol=1e-2)
+    assert np.abs(expected).max() > 0.1
+
+
 def test_float32_model_is_returned_as_it_is():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     assert float32_model(model) is model
