@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from kdkeras import app as app
     from kdkeras import benchmark as benchmark
     from kdkeras import callbacks as callbacks
+    from kdkeras import compress as compress
     from kdkeras import datasets as datasets
     from kdkeras import evaluate as evaluate
     from kdkeras import explain as explain
@@ -41,6 +42,7 @@ _MODULES = (
     "app",
     "benchmark",
     "callbacks",
+    "compress",
     "datasets",
     "evaluate",
     "explain",

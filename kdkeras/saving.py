@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+import kdkeras.compress
 import kdkeras.distiller
 import kdkeras.losses
 import kdkeras.schemes
