@@ -11,3 +11,6 @@ from kdkeras.compress.sparsity import KernelSparsity as KernelSparsity
 from kdkeras.compress.sparsity import Sparsity as Sparsity
 from kdkeras.compress.sparsity import sparsity as sparsity
 from kdkeras.compress.strip import strip as strip
+from kdkeras.compress.with_tfmot import TfmotError as TfmotError
+from kdkeras.compress.with_tfmot import TfmotResult as TfmotResult
+from kdkeras.compress.with_tfmot import with_tfmot as with_tfmot
