@@ -12,24 +12,24 @@ import numpy as np
 import tensorflow as tf
 
 from kdkeras import signals
+from kdkeras.comparable import Comparable
 from kdkeras.counting import count as count
 from kdkeras.counting import count_macs
 from kdkeras.inputs import check_arrays, check_finite, is_array_like
 from kdkeras.labels import class_labels, class_logits, refuse_hidden_sigmoid
 from kdkeras.latency import Latency, measure
 from kdkeras.scores import ClassificationScores, RegressionScores, classification_scores, regression_scores
-from kdkeras.students import Student
 
 _LABELS = {
     "top_k": "top-{k}",
     "f1": "F1",
     "log_loss": "log-loss",
     "calibration_error": "calibration error",
-    "kl_to_teacher": "KL to teacher",
+    "kl_to_teacher": "KL to {reference}",
     "mae": "MAE",
     "rmse": "RMSE",
     "r2": "R²",
-    "r2_to_teacher": "R² to teacher",
+    "r2_to_teacher": "R² to {reference}",
 }
 
 
@@ -38,12 +38,13 @@ class Cost:
     """What a model costs to keep and to run.
 
     Attributes:
-        parameters: Number of weights, trainable or not; of a scikit-learn student the numbers that it keeps.
+        parameters: Number of weights, trainable or not; of a `Comparable` the numbers that it keeps.
         macs: Multiply-accumulates of one sample; `None` where the model cannot be counted.
-        file_bytes: Size of its weights in one HDF5 file, without optimizer state; of a scikit-learn student, pickled.
-        compression: The teacher's `file_bytes` over this model's.
-        latency: Time of one sample through a compiled `tf.function`, or through scikit-learn, in milliseconds; `None`
-            where not measured.
+        file_bytes: Size of its weights in one HDF5 file, without optimizer state; of a scikit-learn student, pickled;
+            of a TFLite file, the file.
+        compression: The `file_bytes` of the first model over this one's.
+        latency: Time of one sample through a compiled `tf.function`, through scikit-learn or through LiteRT, in
+            milliseconds; `None` where not measured.
     """
 
     parameters: int
@@ -64,19 +65,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Teacher and students on the same samples; prints as an aligned table.
+    """Models on the same samples; prints as an aligned table.
 
     Attributes:
         task: `"classification"` or `"regression"`.
         samples: Number of samples.
         k: How many classes count for top-k.
-        rows: The teacher first, then the students.
+        rows: One per model, the reference first.
+        reference: Name of the model that the others are measured against, mostly `"teacher"`; `None` without one.
     """
 
     task: Literal["classification", "regression"]
     samples: int
     k: int
     rows: tuple[Row, ...]
+    reference: str | None = "teacher"
 
     def __getitem__(self, name: str) -> Row:
         for row in self.rows:
@@ -87,8 +90,9 @@ class Comparison:
     def table(self) -> list[tuple[str, ...]]:
         """Return the figures as text: a header, then one line per figure and one column per model."""
         header = ("", *(row.name for row in self.rows))
+        labels = {name: text.format(k=self.k, reference=self.reference) for name, text in _LABELS.items()}
         lines = [
-            (_LABELS.get(name, name).format(k=self.k), *(_figure(getattr(row.scores, name)) for row in self.rows))
+            (labels.get(name, name), *(_figure(getattr(row.scores, name)) for row in self.rows))
             for name in asdict(self.rows[0].scores)
             if any(getattr(row.scores, name) is not None for row in self.rows)
         ]
@@ -117,7 +121,7 @@ class Comparison:
 
 def compare(
     teacher: keras.Model,
-    student: keras.Model | Student | Mapping[str, keras.Model | Student],
+    student: keras.Model | Comparable | Mapping[str, keras.Model | Comparable],
     data: Any,
     *,
     k: int = 5,
@@ -131,7 +135,8 @@ def compare(
 
     Args:
         teacher: The teacher.
-        student: The student, or several by name: Keras models, and students of `kdkeras.students`.
+        student: The student, or several by name: Keras models, students of `kdkeras.students`, TFLite files that
+            `kdkeras.export.load` has opened, and any `kdkeras.comparable.Comparable`.
         data: `(x, y)` arrays, or a `tf.data.Dataset` of batches `(x, y)`. Labels are class indices, one-hot rows, or
             regression targets.
         k: How many classes count for top-k accuracy. Default 5, as for ImageNet.
@@ -158,34 +163,74 @@ def compare(
     models = {"teacher": teacher, **students}
     if len(models) != 1 + len(students):
         raise ValueError("A student cannot be named 'teacher' in a comparison. Give it another name.")
+    return compare_all(models, data, reference="teacher", k=k, latency=latency, batch_size=batch_size)
+
+
+def compare_all(
+    models: Mapping[str, keras.Model | Comparable],
+    data: Any,
+    *,
+    reference: str | None = None,
+    k: int = 5,
+    latency: bool = True,
+    batch_size: int = 256,
+) -> Comparison:
+    """Compare any models on held-out data, with a reference or without one.
+
+    Args:
+        models: The models by name, as `compare` takes them.
+        data: As for `compare`.
+        reference: Name of the model whose agreement, KL divergence or R² with the others is told. Default: none is.
+        k: How many classes count for top-k accuracy.
+        latency: Whether to time each model.
+        batch_size: Samples per forward pass.
+
+    Returns:
+        A `Comparison` with one row per model, in their order.
+
+    Raises:
+        TypeError: As for `compare`.
+        ValueError: As for `compare`; or there are no models, or none named `reference`.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras import evaluate
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, kernel_initializer="identity")])
+        >>> data = np.eye(2, dtype="float32"), np.array([0, 1])
+        >>> evaluate.compare_all({"a": model}, data, latency=False)["a"].scores.agreement is None
+        True
+    """
+    if not models or reference not in (None, *models):
+        raise ValueError(f"`reference` must be the name of a model: one of {list(models)}. Received: {reference!r}.")
     x, y = _arrays(data)
     outputs, heads = {}, {}
     for name, model in models.items():
         outputs[name], heads[name] = _answers(model, x, batch_size)
-    shape = _common_shape(outputs)
-    labels = class_labels(y, shape, "sigmoid" if "sigmoid" in heads.values() else heads["teacher"])
+    first = reference or next(iter(models))
+    shape = _common_shape(outputs, first)
+    labels = class_labels(y, shape, "sigmoid" if "sigmoid" in heads.values() else heads[first])
     sizes = {name: _file_bytes(model) for name, model in models.items()}
     rows = []
     for name, model in models.items():
+        pair = (outputs[name], outputs[reference] if reference else None)
         if labels is None:
-            predictions = [outputs[role].predictions.reshape(shape) for role in (name, "teacher")]
-            scores = regression_scores(_targets(y, shape), *predictions)
+            values = [None if found is None else found.predictions.reshape(shape) for found in pair]
+            scores = regression_scores(_targets(y, shape), *values)
         else:
             refuse_hidden_sigmoid(outputs[name].predictions.reshape(shape), heads[name], name)
-            logits = [class_logits(outputs[role].logits.reshape(shape)) for role in (name, "teacher")]
+            logits = [None if found is None else class_logits(found.logits.reshape(shape)) for found in pair]
             scores = classification_scores(labels, *logits, k=k)
         timed = _latency(model, x) if latency else None
-        kept = model.parameters if isinstance(model, Student) else model.count_params()
-        cost = Cost(kept, _macs(model), sizes[name], sizes["teacher"] / sizes[name], timed)
+        kept = model.parameters if isinstance(model, Comparable) else model.count_params()
+        cost = Cost(kept, _macs(model), sizes[name], sizes[first] / sizes[name], timed)
         rows.append(Row(name, scores, cost))
     task = "regression" if labels is None else "classification"
-    return Comparison(task, len(y), k, tuple(rows))
+    return Comparison(task, len(y), k, tuple(rows), reference)
 
 
 def _answers(model: Any, x: Any, batch_size: int) -> tuple[signals.Signals, str | None]:
-    if isinstance(model, Student):
-        logits = model.logits(x)
-        return signals.Signals(logits, logits, {}), model.head
+    if isinstance(model, Comparable):
+        return model.answers(x, batch_size=batch_size), model.head
     if isinstance(model, keras.Model):  # anything else is refused where it is read
         check_arrays(model, x)
     return signals.predict_with_head(model, x, batch_size=batch_size)
@@ -216,7 +261,7 @@ def _arrays(data: Any) -> tuple[Any, np.ndarray]:
     return x, y
 
 
-def _common_shape(outputs: dict[str, signals.Signals]) -> tuple[int, int]:
+def _common_shape(outputs: dict[str, signals.Signals], first: str) -> tuple[int, int]:
     """Return the shape (samples, units) that all outputs have."""
     widths = {name: int(np.prod(found.predictions.shape[1:])) for name, found in outputs.items()}
     if len(set(widths.values())) > 1:
@@ -224,7 +269,7 @@ def _common_shape(outputs: dict[str, signals.Signals]) -> tuple[int, int]:
     for name, found in outputs.items():
         if not np.isfinite(found.predictions).all():
             raise ValueError(f"Model '{name}' returns NaN or infinite values. Check its weights: did training diverge?")
-    return len(outputs["teacher"].predictions), widths["teacher"]
+    return len(outputs[first].predictions), widths[first]
 
 
 def _targets(y: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -237,20 +282,20 @@ def _targets(y: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return targets
 
 
-def _macs(model: keras.Model | Student) -> int | None:
-    if isinstance(model, Student):
-        return None
+def _macs(model: keras.Model | Comparable) -> int | None:
+    if isinstance(model, Comparable):
+        return model.macs
     try:
         return count_macs(model)
     except ValueError:  # documented: a layer of unknown arithmetic; the table says "unknown"
         return None
 
 
-def _file_bytes(model: keras.Model | Student) -> int:
+def _file_bytes(model: keras.Model | Comparable) -> int:
     """Return the size of the weights as one file. Keras' own files hold the optimizer's state too."""
     import h5py
 
-    if isinstance(model, Student):
+    if isinstance(model, Comparable):
         return model.file_bytes
 
     buffer = io.BytesIO()
@@ -260,12 +305,35 @@ def _file_bytes(model: keras.Model | Student) -> int:
     return buffer.getbuffer().nbytes
 
 
-def _latency(model: keras.Model | Student, x: Any) -> Latency:
-    if isinstance(model, Student):
-        return measure(lambda: model.predict(x[:1]))
-    sample = keras.tree.map_structure(lambda array: tf.convert_to_tensor(array[:1]), x)
-    call = tf.function(lambda inputs: model(inputs, training=False))
-    return measure(lambda: keras.tree.map_structure(lambda output: output.numpy(), call(sample)))
+def _latency(model: keras.Model | Comparable, x: Any) -> Latency:
+    sample = keras.tree.map_structure(lambda array: array[:1], x)
+    if isinstance(model, Comparable):
+        return measure(lambda: model.predict(sample))
+    return keras_latency(model, sample)
+
+
+def keras_latency(model: keras.Model, sample: Any) -> Latency:
+    """Time a Keras model as it is deployed: through a compiled `tf.function`.
+
+    `predict` would add the cost of a data pipeline to every call.
+
+    Args:
+        model: The model.
+        sample: What one call takes, in any nest.
+
+    Returns:
+        A `Latency`, in milliseconds.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> from kdkeras.evaluate import keras_latency
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> keras_latency(model, np.ones((1, 4), "float32")).median > 0
+        True
+    """
+    inputs = keras.tree.map_structure(tf.convert_to_tensor, sample)
+    call = tf.function(lambda given: model(given, training=False))
+    return measure(lambda: keras.tree.map_structure(lambda output: output.numpy(), call(inputs)))
 
 
 def _figure(value: float | None) -> str:

@@ -25,8 +25,8 @@ class ClassificationScores:
         f1: Macro-averaged F1.
         log_loss: Mean negative log-probability of the label.
         calibration_error: Expected calibration error over 15 equal bins of the top probability.
-        agreement: Share of samples on which the model's top class is the teacher's.
-        kl_to_teacher: Mean `KL(teacher ‖ model)` at temperature 1.
+        agreement: Share of samples on which the model's top class is the teacher's; `None` without a teacher.
+        kl_to_teacher: Mean `KL(teacher ‖ model)` at temperature 1; `None` without a teacher.
     """
 
     accuracy: float
@@ -36,8 +36,8 @@ class ClassificationScores:
     f1: float
     log_loss: float
     calibration_error: float
-    agreement: float
-    kl_to_teacher: float
+    agreement: float | None
+    kl_to_teacher: float | None
 
 
 @dataclass(frozen=True)
@@ -48,24 +48,25 @@ class RegressionScores:
         mae: Mean absolute error.
         rmse: Root of the mean squared error.
         r2: Coefficient of determination.
-        r2_to_teacher: The same against the teacher's predictions: how well the model stands in for the teacher.
+        r2_to_teacher: The same against the teacher's predictions: how well the model stands in for the teacher;
+            `None` without a teacher.
     """
 
     mae: float
     rmse: float
     r2: float
-    r2_to_teacher: float
+    r2_to_teacher: float | None
 
 
 def classification_scores(
-    labels: np.ndarray, logits: np.ndarray, teacher: np.ndarray, *, k: int = 5
+    labels: np.ndarray, logits: np.ndarray, teacher: np.ndarray | None, *, k: int = 5
 ) -> ClassificationScores:
     """Return the figures of a classifier.
 
     Args:
         labels: Class indices, shape `(n,)`.
         logits: The model's logits, shape `(n, classes)`.
-        teacher: The teacher's logits, same shape.
+        teacher: The teacher's logits, same shape, or `None`.
         k: How many classes count for `top_k`.
 
     Returns:
@@ -83,7 +84,7 @@ def classification_scores(
 
     if k < 1:
         raise ValueError(f"top-k needs k of at least 1. Received: {k}.")
-    log_probabilities, log_teacher = (_numbers(log_soften(z.astype("float64"))) for z in (logits, teacher))
+    log_probabilities = _log_softmax(logits)
     predicted = logits.argmax(axis=1)
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         labels, predicted, average="macro", zero_division=0
@@ -98,18 +99,18 @@ def classification_scores(
         f1=float(f1),
         log_loss=float(-log_probabilities[np.arange(len(labels)), labels].mean()),
         calibration_error=calibration_error(labels, np.exp(log_probabilities)),
-        agreement=float((predicted == teacher.argmax(axis=1)).mean()),
-        kl_to_teacher=float(_numbers(kl_divergence(log_teacher, log_probabilities)).mean()),
+        agreement=None if teacher is None else float((predicted == teacher.argmax(axis=1)).mean()),
+        kl_to_teacher=None if teacher is None else _mean_kl(_log_softmax(teacher), log_probabilities),
     )
 
 
-def regression_scores(targets: np.ndarray, predictions: np.ndarray, teacher: np.ndarray) -> RegressionScores:
+def regression_scores(targets: np.ndarray, predictions: np.ndarray, teacher: np.ndarray | None) -> RegressionScores:
     """Return the figures of a regressor.
 
     Args:
         targets: True values, shape `(n, outputs)`.
         predictions: The model's, same shape.
-        teacher: The teacher's, same shape.
+        teacher: The teacher's, same shape, or `None`.
 
     Returns:
         The `RegressionScores`.
@@ -126,7 +127,7 @@ def regression_scores(targets: np.ndarray, predictions: np.ndarray, teacher: np.
         mae=float(metrics.mean_absolute_error(targets, predictions)),
         rmse=float(metrics.root_mean_squared_error(targets, predictions)),
         r2=float(metrics.r2_score(targets, predictions)),
-        r2_to_teacher=float(metrics.r2_score(teacher, predictions)),
+        r2_to_teacher=None if teacher is None else float(metrics.r2_score(teacher, predictions)),
     )
 
 
@@ -154,6 +155,14 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray) -> float:
     bins = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
     gaps = np.bincount(bins, weights=correct - confidence, minlength=_BINS)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    return _numbers(log_soften(logits.astype("float64")))
+
+
+def _mean_kl(log_p: np.ndarray, log_q: np.ndarray) -> float:
+    return float(_numbers(kl_divergence(log_p, log_q)).mean())
 
 
 def _numbers(values: Any) -> np.ndarray:

@@ -9,13 +9,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kdkeras.comparable import Comparable
+from kdkeras.signals import Signals
 from kdkeras.students.kinds import SUMS, spread
 
 _SMALLEST = 1e-7  # probability that stands in for 0 where a logarithm is taken; as in Keras' own losses
 
 
 @dataclass(frozen=True, eq=False)
-class Student:
+class Student(Comparable):
     """A scikit-learn model that has learned from a teacher, or from labels.
 
     Attributes:
@@ -82,6 +84,22 @@ class Student:
             return self.predict(x).reshape(-1, 1).astype("float32")
         logs = np.log(np.maximum(self.predict_proba(x), _SMALLEST))
         return (logs if self.head == "softmax" else logs[:, 1:] - logs[:, :1]).astype("float32")
+
+    def answers(self, x: Any, *, batch_size: int) -> Signals:
+        """Return its logits, for `kdkeras.evaluate.compare`; scikit-learn takes all samples at once.
+
+        Args:
+            x: Samples, shape `(n, ...)`.
+            batch_size: Not used.
+
+        Returns:
+            `Signals` whose predictions are the logits.
+
+        Raises:
+            ValueError: The samples have another number of features.
+        """
+        logits = self.logits(x)
+        return Signals(logits, logits, {})
 
     @property
     def nodes(self) -> int | None:
