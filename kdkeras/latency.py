@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,4 +54,21 @@ def measure(call: Callable[[], Any], *, runs: int = 50, warmup: int = 10) -> Lat
         start = time.perf_counter()
         call()
         times.append(1000 * (time.perf_counter() - start))
-    return Latency(float(np.median(times)), float(np.percentile(times, 90)), runs)
+    return summary(times)
+
+
+def summary(times: Sequence[float]) -> Latency:
+    """Return median and 90th percentile of the times of single calls.
+
+    Args:
+        times: Milliseconds of each call, at least one.
+
+    Returns:
+        A `Latency`.
+
+    Example:
+        >>> from kdkeras.latency import summary
+        >>> summary([3.0, 1.0, 2.0]).median
+        2.0
+    """
+    return Latency(float(np.median(times)), float(np.percentile(times, 90)), len(times))

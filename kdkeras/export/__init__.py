@@ -1,5 +1,8 @@
 """Export a Keras model to TFLite, checked against Keras before the file is left behind."""
 
+from kdkeras.export.benchmark import TFLiteBenchmark as TFLiteBenchmark
+from kdkeras.export.benchmark import ThreadCount as ThreadCount
+from kdkeras.export.benchmark import benchmark as benchmark
 from kdkeras.export.conversion import ConversionError as ConversionError
 from kdkeras.export.parity import ExportParityError as ExportParityError
 from kdkeras.export.runtime import TFLiteModel as TFLiteModel

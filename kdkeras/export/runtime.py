@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdkeras._silence import silenced
-from kdkeras.export._flatbuffer import custom_operators
+from kdkeras.export._anatomy import cannot_start
 
 
 def load(path: str | os.PathLike[str], *, threads: int = 1) -> TFLiteModel:
@@ -106,11 +106,7 @@ class TFLiteModel:
             try:
                 interpreter.allocate_tensors()  # starts the delegate, so that its line falls into this block
             except RuntimeError as error:
-                foreign = ", ".join(custom_operators(content)) or str(error).splitlines()[0]
-                raise ValueError(
-                    f"`TFLiteModel` needs a file of builtin ops. Received: one that the runtime cannot start ({foreign}"
-                    "). Export the model with `kdkeras.export.tflite`."
-                ) from error
+                raise ValueError(cannot_start(content, str(error), asked_by="TFLiteModel")) from error
             self._runner = interpreter.get_signature_runner()
         self._interpreter = interpreter  # the runner borrows its memory
         self._inputs, outputs = self._runner.get_input_details(), self._runner.get_output_details()
