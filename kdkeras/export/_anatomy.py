@@ -48,6 +48,6 @@ def cannot_start(content: bytes, said: str, *, asked_by: str) -> str:
     """
     foreign = ", ".join(custom_operators(content)) or said.splitlines()[0]
     return (
-        f"`{asked_by}` needs a file of builtin ops. Received: one that the runtime cannot start ({foreign}). Export the "
-        "model with `kdkeras.export.tflite`."
+        f"`{asked_by}` needs a file of builtin ops. Received: one that the runtime cannot start ({foreign}). Export "
+        "the model with `kdkeras.export.tflite`."
     )

@@ -35,7 +35,12 @@ def _main(model: str, threads: str, runs: str, warmup: str, output: str) -> None
         start = time.perf_counter()
         interpreter.invoke()
         times.append(1000 * (time.perf_counter() - start))
-    record = {"times": times, "peak_memory": max(_memory("VmHWM") - baseline, 0)}
+    shape = interpreter.get_input_details()[0]["shape"]
+    record = {
+        "times": times,
+        "peak_memory": max(_memory("VmHWM") - baseline, 0),
+        "batch_size": int(shape[0]) if len(shape) else 1,
+    }
     Path(output).write_text(json.dumps(record))
 
 

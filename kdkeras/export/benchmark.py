@@ -35,11 +35,11 @@ _BINARY = (
 
 @dataclasses.dataclass(frozen=True)
 class ThreadCount:
-    """One run of a benchmark.
+    """What was measured with one number of threads.
 
     Attributes:
-        threads: CPU threads of one call.
-        latency: Time of one call, in milliseconds.
+        threads: CPU threads.
+        latency: Time of one run of the file, in milliseconds.
         peak_memory: Most memory that the process held for LiteRT and the model, above what it held before, in bytes.
     """
 
@@ -55,14 +55,16 @@ class TFLiteBenchmark:
     Attributes:
         path: The file.
         bytes: Its size.
+        batch_size: Samples in one run of it.
         runs: One entry per number of threads, ascending.
-        keras: Time of one sample through the Keras model's `tf.function`, in milliseconds; `None` without a model.
+        keras: Time of as many samples through the Keras model's `tf.function`, in milliseconds; `None` without a model.
         machine: Processor and number of cores of the machine that measured.
         phone: Command lines that measure the same on an Android phone.
     """
 
     path: Path
     bytes: int
+    batch_size: int
     runs: tuple[ThreadCount, ...]
     keras: Latency | None
     machine: str
@@ -75,6 +77,7 @@ class TFLiteBenchmark:
         return {
             "path": str(self.path),
             "bytes": self.bytes,
+            "batch_size": self.batch_size,
             "runs": runs,
             "keras": known,
             "machine": self.machine,
@@ -100,7 +103,7 @@ class TFLiteBenchmark:
         header, *lines = self.table()
         aligned = ("left", *["right"] * (len(header) - 1))
         table = tabulate(lines, headers=header, colalign=aligned, disable_numparse=True)
-        return "\n".join([table, f"{self.machine}; batch 1", "", "On an Android phone:", *self.phone])
+        return "\n".join([table, f"{self.machine}; batch {self.batch_size}", "", "On an Android phone:", *self.phone])
 
 
 def benchmark(
@@ -117,8 +120,8 @@ def benchmark(
     that of the process above what it held once Python and LiteRT were imported; about 10 MB of it LiteRT takes for any
     file.
 
-    A Keras model is timed through a compiled `tf.function` at batch 1 in this process, with TensorFlow's own number
-    of threads; `predict` would be many times slower and would flatter the file.
+    A Keras model is timed through a compiled `tf.function` at the file's batch size in this process, with TensorFlow's
+    own number of threads; `predict` would be many times slower and would flatter the file.
 
     The figures are of this machine. `phone` has the command lines for a phone, with Google's nightly build of
     `benchmark_model` for 64-bit ARM.
@@ -161,17 +164,24 @@ def benchmark(
         check_count("threads", count)
     content = file.read_bytes()
     parse(content)
+    records = [_record(file, content, count, runs) for count in counts]
+    batch_size = records[0]["batch_size"]
     return TFLiteBenchmark(
         path=file,
         bytes=len(content),
-        runs=tuple(_run(file, content, count, runs) for count in counts),
-        keras=None if model is None else keras_latency(model, _sample(model)),
+        batch_size=batch_size,
+        runs=tuple(
+            ThreadCount(count, summary(record["times"]), record["peak_memory"])
+            for count, record in zip(counts, records, strict=True)
+        ),
+        keras=None if model is None else keras_latency(model, _samples(model, batch_size)),
         machine=f"{_processor()}, {os.cpu_count()} cores",
         phone=_phone_commands(file, counts, runs),
     )
 
 
-def _run(file: Path, content: bytes, threads: int, runs: int) -> ThreadCount:
+def _record(file: Path, content: bytes, threads: int, runs: int) -> dict[str, Any]:
+    """Run the script, and return what it wrote."""
     with tempfile.TemporaryDirectory(prefix="kdkeras-") as folder:
         output = Path(folder) / "times.json"
         numbers = map(str, (threads, runs, _WARMUP))
@@ -187,14 +197,13 @@ def _run(file: Path, content: bytes, threads: int, runs: int) -> ThreadCount:
                 raise ValueError(cannot_start(content, said[-1], asked_by="benchmark"))
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise ValueError(f"LiteRT cannot read {file}, which may be damaged ({last}). Convert the model again.")
-        record = json.loads(output.read_text())
-    return ThreadCount(threads, summary(record["times"]), record["peak_memory"])
+        return json.loads(output.read_text())
 
 
-def _sample(model: keras.Model) -> Any:
-    """One random sample in the structure that the model is called with."""
+def _samples(model: keras.Model, count: int) -> Any:
+    """Random samples in the structure that the model is called with."""
     signature = signature_of(model)
-    return signature.pack(random_samples(signature, count=1))
+    return signature.pack(random_samples(signature, count=count))
 
 
 def _phone_commands(file: Path, threads: Sequence[int], runs: int) -> tuple[str, ...]:
