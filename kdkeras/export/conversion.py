@@ -17,7 +17,7 @@ from kdkeras._silence import silenced
 from kdkeras.export import _converter_process
 from kdkeras.export._progress import Progress, Verbose
 from kdkeras.export.modes import MODES
-from kdkeras.export.signature import Signature
+from kdkeras.export.signature import Signature, safe_name
 
 _DEBUGGED = 64  # samples on which the layer where an error starts is looked for
 _TOO_MANY_STEPS = 0.7  # rounding alone is off by 1/√12 = 0.29 of a step
@@ -170,7 +170,7 @@ def save_model(model: keras.Model, signature: Signature, folder: Path) -> None:
 def named_outputs(outputs: Any) -> dict[str, Any]:
     """Name a model's outputs as the file does: dict keys, else `output_0`, `output_1`, ..."""
     if isinstance(outputs, dict):
-        return {re.sub(r"\W", "_", key): value for key, value in outputs.items()}
+        return {safe_name(key): value for key, value in outputs.items()}
     return {f"output_{index}": value for index, value in enumerate(keras.tree.flatten(outputs))}
 
 

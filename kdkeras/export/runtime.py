@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import keras
 import numpy as np
 
 from kdkeras._silence import silenced
-from kdkeras.export._anatomy import cannot_start
+from kdkeras.comparable import Comparable
+from kdkeras.export import _anatomy
+from kdkeras.export.signature import safe_name
+from kdkeras.signals import Signals
+from kdkeras.targets import logits
 
 
 def load(path: str | os.PathLike[str], *, threads: int = 1) -> TFLiteModel:
@@ -65,12 +71,13 @@ class Quantization(NamedTuple):
         return (self.scale * (integers.astype("float64") - self.zero_point)).astype("float32")
 
 
-class TFLiteModel:
+class TFLiteModel(Comparable):
     """A TFLite model, called on batches like the Keras model that it came from.
 
     A batch of any size is run in batches of the file's size, mostly 1, as a device runs them. Inputs and outputs are
     found by name: their positions in a file are not those of the Keras model. Where a file takes or returns quantized
     integers, it is called with floats and returns floats all the same; integers of its dtype are taken as they are.
+    `kdkeras.evaluate.compare` takes it beside Keras models.
 
     Args:
         content: The bytes of a TFLite file with a signature.
@@ -106,8 +113,9 @@ class TFLiteModel:
             try:
                 interpreter.allocate_tensors()  # starts the delegate, so that its line falls into this block
             except RuntimeError as error:
-                raise ValueError(cannot_start(content, str(error), asked_by="TFLiteModel")) from error
+                raise ValueError(_anatomy.cannot_start(content, str(error), asked_by="TFLiteModel")) from error
             self._runner = interpreter.get_signature_runner()
+        self._content = content
         self._interpreter = interpreter  # the runner borrows its memory
         self._inputs, outputs = self._runner.get_input_details(), self._runner.get_output_details()
         self.threads = threads
@@ -180,3 +188,58 @@ class TFLiteModel:
                 "Cast it first."
             )
         return array.astype(detail["dtype"], copy=False)
+
+    def answers(self, x: Any, *, batch_size: int) -> Signals:
+        """Return predictions and logits, for `kdkeras.evaluate.compare`.
+
+        Args:
+            x: Samples, as `predict` takes them.
+            batch_size: Samples that are looked at together.
+
+        Returns:
+            The `Signals`. Logits of a file that ends in a softmax or a sigmoid are computed from its probabilities;
+            those below 10⁻⁷ count as that, as they are 0 in many a quantized file.
+
+        Raises:
+            ValueError: The samples do not fit, or the file has several outputs.
+        """
+        found = logits(self.predict, x, head=self.head, batch_size=batch_size)
+        if self.head == "softmax":
+            return Signals(keras.ops.convert_to_numpy(keras.ops.softmax(found)), found, {})
+        if self.head == "sigmoid":
+            return Signals(keras.ops.convert_to_numpy(keras.ops.sigmoid(found)), found, {})
+        return Signals(found, found, {})
+
+    def predict(self, x: Any) -> Any:
+        """Run a batch given as the Keras model takes it: inputs in a dict may have the names of Keras.
+
+        Args:
+            x: An array `(n, ...)`, or a dict of them for a model of several inputs.
+
+        Returns:
+            As a call does.
+
+        Raises:
+            ValueError: Names or shapes do not match the file.
+        """
+        return self({safe_name(name): array for name, array in x.items()} if isinstance(x, dict) else x)
+
+    @functools.cached_property
+    def head(self) -> Literal["softmax", "sigmoid", "linear"]:
+        """What the only output has gone through, read from the file's last op."""
+        return _anatomy.head(self._content)
+
+    @functools.cached_property
+    def parameters(self) -> int:
+        """How many numbers the file keeps, without shapes and axes."""
+        return _anatomy.parameters(self._content)
+
+    @functools.cached_property
+    def macs(self) -> int | None:
+        """Multiply-accumulates of one sample; `None` where the file has loops or ops of a whole recurrent layer."""
+        return _anatomy.macs(self._content)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file."""
+        return len(self._content)

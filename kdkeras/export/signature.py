@@ -121,11 +121,22 @@ def _built_structure(model: keras.Model) -> Any:
     return keras.KerasTensor(shapes, dtype, name="input_0")
 
 
+def safe_name(name: str) -> str:
+    """Return a name of Keras as TensorFlow accepts it: letters, digits and underscores.
+
+    Args:
+        name: Any name.
+
+    Returns:
+        The name in the file's signature.
+    """
+    return re.sub(r"\W", "_", name)
+
+
 def _names(tensor_names: list[str]) -> list[str]:
     """Names that TensorFlow accepts as they are, so that they stand unchanged in the file."""
     names = [
-        f"input_{index}" if _AUTOMATIC.fullmatch(name) else re.sub(r"\W", "_", name)
-        for index, name in enumerate(tensor_names)
+        f"input_{index}" if _AUTOMATIC.fullmatch(name) else safe_name(name) for index, name in enumerate(tensor_names)
     ]
     if len(set(names)) < len(names):
         return [f"input_{index}" for index in range(len(names))]
