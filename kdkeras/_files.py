@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -46,6 +46,40 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_together(path: Path, content: bytes, companions: Mapping[Path, bytes | None]) -> None:
+    """Write a file and the files that describe it, so that a file never stands beside another one's description.
+
+    All are written under temporary names first, so a full disk leaves everything as it was. Then the old companions
+    are removed, `path` is renamed, and the new companions are renamed, the last in the mapping first. A process that is
+    killed leaves the old files, the new ones, or for a moment in between a file without companions; never a companion
+    of another file.
+
+    Args:
+        path: The file.
+        content: What it holds.
+        companions: What the files beside it hold; `None` for one that shall not be there.
+
+    Raises:
+        OSError: The folder cannot be written, or the disk is full.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from kdkeras._files import replace_together
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> replace_together(folder / "a.bin", b"1", {folder / "a.txt": b"one"})
+        >>> replace_together(folder / "a.bin", b"2", {folder / "a.txt": None})
+        >>> [file.name for file in folder.iterdir()]
+        ['a.bin']
+    """
+    with contextlib.ExitStack() as stack:  # ends, and so renames, in the opposite order
+        for companion, text in companions.items():
+            if text is not None:
+                stack.enter_context(atomic_path(companion)).write_bytes(text)
+        stack.enter_context(atomic_path(path)).write_bytes(content)
+        for companion in companions:
+            companion.unlink(missing_ok=True)
 
 
 def _umask() -> int:

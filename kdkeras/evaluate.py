@@ -337,7 +337,7 @@ def keras_latency(model: keras.Model, sample: Any) -> Latency:
 
 
 def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+    return "–" if value is None else f"{value:z.4f}"
 
 
 def _row_dict(row: Row) -> dict[str, Any]:

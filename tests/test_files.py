@@ -1,5 +1,9 @@
 """A failed write leaves what was there."""
 
+import hashlib
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -26,3 +30,32 @@ def test_full_disk_leaves_the_old_file(tmp_path):
         full.write(b"new" * 10_000)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+WRITER = """
+import hashlib, pathlib, sys
+from kdkeras._files import replace_together
+path, turn = pathlib.Path(sys.argv[1]), 0
+print("ready", flush=True)
+while True:
+    turn += 1
+    content = str(turn).encode() * 5000
+    replace_together(path, content, {path.with_suffix(".txt"): hashlib.sha256(content).hexdigest().encode()})
+"""
+
+
+def test_a_killed_writer_never_leaves_a_description_of_another_file(tmp_path):
+    path = tmp_path / "model.bin"
+    described = 0
+    for turn in range(12):
+        command = [sys.executable, "-c", WRITER, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            time.sleep(0.01 + 0.003 * turn)
+            process.kill()
+        content = path.read_bytes()
+        assert content == content[: len(content) // 5000] * 5000  # whole, of one turn
+        if path.with_suffix(".txt").exists():
+            described += 1
+            assert path.with_suffix(".txt").read_text() == hashlib.sha256(content).hexdigest()
+    assert described

@@ -55,7 +55,8 @@ def export_student(student: keras.Model, data: Dataset, folder: Path, say: Say) 
     results = []
     for quantize, name in _FILES.items():
         path = folder / f"student-{name}.tflite"
-        record = export.tflite(student, path, quantize=quantize, calibration=data.x_train[:_CALIBRATION])
+        card = export.Card(class_names=data.class_names or None)
+        record = export.tflite(student, path, quantize=quantize, calibration=data.x_train[:_CALIBRATION], card=card)
         model = export.load(path)
         predicted = np.concatenate([model(sample[None]) for sample in data.x_test]).argmax(axis=1)
         results.append(ExportResult(record, float((predicted == data.y_test).mean())))

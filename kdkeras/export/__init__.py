@@ -3,6 +3,7 @@
 from kdkeras.export.benchmark import TFLiteBenchmark as TFLiteBenchmark
 from kdkeras.export.benchmark import ThreadCount as ThreadCount
 from kdkeras.export.benchmark import benchmark as benchmark
+from kdkeras.export.card import Card as Card
 from kdkeras.export.conversion import ConversionError as ConversionError
 from kdkeras.export.evaluation import evaluate as evaluate
 from kdkeras.export.parity import ExportParityError as ExportParityError

@@ -175,7 +175,7 @@ def benchmark(
             for count, record in zip(counts, records, strict=True)
         ),
         keras=None if model is None else keras_latency(model, _samples(model, batch_size)),
-        machine=f"{_processor()}, {os.cpu_count()} cores",
+        machine=machine(),
         phone=_phone_commands(file, counts, runs),
     )
 
@@ -226,7 +226,7 @@ def _times(latency: Latency) -> tuple[str, str]:
     return f"{latency.median:.3f} ms", f"{latency.p90:.3f} ms"
 
 
-def _processor() -> str:
-    """The name that Linux gives the processor: Python knows its kind only."""
+def machine() -> str:
+    """Name the processor, as Linux does, and its number of cores: Python knows the processor's kind only."""
     found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return found[1] if found else platform.machine()
+    return f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores"

@@ -86,6 +86,7 @@ class TFLiteModel(Comparable):
     Attributes:
         input_dtypes: Input name → dtype name.
         output_dtypes: Output name → dtype name.
+        shapes: Input or output name → shape, with the batch.
         quantization: Input or output name → `Quantization`, for those that are quantized.
         batch_size: Samples in one run of the file.
         threads: CPU threads for one call.
@@ -123,7 +124,9 @@ class TFLiteModel(Comparable):
         self.batch_size = int(shape[0]) if len(shape) else 1
         self.input_dtypes = {name: np.dtype(item["dtype"]).name for name, item in self._inputs.items()}
         self.output_dtypes = {name: np.dtype(item["dtype"]).name for name, item in outputs.items()}
-        parameters = {name: item["quantization"] for name, item in (self._inputs | outputs).items()}
+        tensors = self._inputs | outputs
+        self.shapes = {name: tuple(int(size) for size in item["shape"]) for name, item in tensors.items()}
+        parameters = {name: item["quantization"] for name, item in tensors.items()}
         self.quantization = {name: Quantization(*values) for name, values in parameters.items() if values[0]}
 
     def __call__(self, inputs: Any) -> Any:

@@ -13,11 +13,12 @@ import numpy as np
 
 from kdkeras import latency
 from kdkeras._extras import require
-from kdkeras._files import atomic_path
+from kdkeras._files import replace_together
 from kdkeras.export import calibration as representative
 from kdkeras.export import parity
 from kdkeras.export._flatbuffer import float_parts
 from kdkeras.export._progress import Verbose
+from kdkeras.export.card import Card, check_place, companions
 from kdkeras.export.conversion import to_tflite, where_error_starts
 from kdkeras.export.modes import MODES, IODtype, Quantize
 from kdkeras.export.precision import float32_model
@@ -103,13 +104,15 @@ def tflite(
     min_agreement: float = 0.95,
     float_ops: Collection[str] = (),
     on_parity_failure: Literal["raise", "keep"] = "raise",
+    card: Card | None = Card(),  # noqa: B008  (frozen)
     verbose: Verbose = "auto",
 ) -> TFLiteExport:
     """Convert a Keras model to a TFLite file that is known to answer as the model does.
 
     The model is converted with builtin ops only, in a process of its own, run in LiteRT, and compared with Keras on
     `calibration`. Only a file that passes is moved to `path`, replacing what stood there; on failure `path` is as
-    before.
+    before. Beside `NAME.tflite` stands its card, `NAME.json` for programs and `NAME.md` for people: how to call the
+    file, and what was measured of it.
 
     Refused are outputs that are not finite or the same for all samples; a relative error above 1e-4 (float32) or 0.05
     (float16); for the other modes, an agreement under `min_agreement`, or, without decisions or without calibration
@@ -146,6 +149,8 @@ def tflite(
         float_ops: Names of TFLite ops, such as `"NEG"`, that may work on floats in an int8 or int16x8 file: CPUs run
             such a file, integer-only devices do not. The refusal names those that do. Default: none.
         on_parity_failure: `"raise"`, or `"keep"` to write the file all the same, with the failures in the result.
+        card: What the card says besides: class names, preprocessing, teacher, test data. `None` writes no card, and
+            removes one of an earlier file at `path`.
         verbose: `"auto"` shows what takes over two seconds in one line on a terminal; 1 shows every step; 0 nothing.
 
     Returns:
@@ -157,6 +162,7 @@ def tflite(
         ConversionError: The converter refused the model or crashed.
         ExportParityError: The file does not match the model; nothing was written.
         ImportError: `"int4"` is asked for without its extra.
+        FileExistsError: Where the card goes stands something else.
         OSError: The file cannot be written.
 
     Example:
@@ -176,6 +182,8 @@ def tflite(
     target = Path(path)
     _check_arguments(model, target, quantize, calibration, min_agreement, on_parity_failure)
     _check_form(quantize, io_dtype, batch_size)
+    if card is not None:
+        check_place(target)
     model = float32_model(model)
     signature = signature_of(model)
     source = "random" if calibration is None else "calibration"
@@ -191,18 +199,26 @@ def tflite(
         found = quantize == "int8" and parity.inaccurate(failures)
         where = where_error_starts(model, signature, samples) if found else ""
         parity.raise_for(failures, quantize, f"{len(samples[0])} {source} samples", target, where)
-    _write(target, content)
-    return TFLiteExport(
+    result = TFLiteExport(
         path=target,
         quantize=quantize,
         batch_size=batch_size,
-        bytes=target.stat().st_size,
+        bytes=len(content),
         parity_samples=len(samples[0]),
         parity_data=source,
         failures=tuple(failures),
         **figures,
         **_timings(content, signature, samples),
     )
+    settings = {
+        "quantize": quantize,
+        "io_dtype": io_dtype,
+        "batch_size": batch_size,
+        "min_agreement": min_agreement,
+        "float_ops": sorted(float_ops),
+    }
+    _write(target, content, companions(card, result, content, model, _named(signature, samples), settings))
+    return result
 
 
 def _check_arguments(
@@ -275,10 +291,9 @@ def _named(signature: Signature, samples: list[np.ndarray]) -> dict[str, np.ndar
     return {item.name: array for item, array in zip(signature.inputs, samples, strict=True)}
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write(path: Path, content: bytes, beside: dict[Path, bytes | None]) -> None:
     try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
+        replace_together(path, content, beside)
     except OSError as error:
         raise OSError(
             error.errno,

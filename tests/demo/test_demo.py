@@ -21,7 +21,9 @@ FILES = {
     "student.keras",
     "tree.keras",
 }
-FILES |= {f"student-{mode}.tflite" for mode in ("float32", "float16", "dynamic", "int8")}
+FILES |= {
+    f"student-{mode}.{kind}" for mode in ("float32", "float16", "dynamic", "int8") for kind in ("tflite", "json", "md")
+}
 
 
 @pytest.fixture(scope="module")

@@ -147,9 +147,10 @@ def test_record_is_plain_and_readable(exported):
         exported["int8"].bytes = 0
 
 
-def test_only_the_files_themselves_are_left(exported):
+def test_only_the_files_and_their_cards_are_left(exported):
     folder = exported[None].path.parent
-    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{mode}.tflite" for mode in MODES)
+    expected = sorted(f"{mode}.{kind}" for mode in MODES for kind in ("json", "md", "tflite"))
+    assert sorted(path.name for path in folder.iterdir()) == expected
 
 
 def test_without_calibration_parity_runs_on_random_samples(cnn, tmp_path):
