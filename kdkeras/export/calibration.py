@@ -79,7 +79,7 @@ def random_samples(signature: Signature, *, count: int = 64, seed: int = 0) -> l
     for item in signature.inputs:
         if None in item.shape[1:]:
             raise ValueError(
-                f"`tflite` needs fixed input sizes. Received: input {item.name!r} of shape {item.shape}. "
+                f"An export needs fixed input sizes. Received: input {item.name!r} of shape {item.shape}. "
                 "Pass `calibration` data of the size that the file shall have."
             )
         shape = (count, *item.shape[1:])

@@ -18,7 +18,7 @@ _BATCH = 64
 
 
 class ExportParityError(RuntimeError):
-    """A TFLite file does not answer as its Keras model does. No file was written."""
+    """What was exported does not answer as its Keras model does. Nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,9 @@ def dtype_failures(signature: Signature, received: dict[str, str], io_dtype: str
     return failures
 
 
-def raise_for(failures: list[str], quantize: str | None, samples: str, path: Path, where: str = "") -> None:
+def raise_for(
+    failures: list[str], quantize: str | None, samples: str, path: Path, where: str = "", *, what: str | None = None
+) -> None:
     """Raise one readable error for `failures`, if there are any.
 
     Args:
@@ -183,13 +185,14 @@ def raise_for(failures: list[str], quantize: str | None, samples: str, path: Pat
         samples: How many samples of what were compared.
         path: The file that was not written.
         where: A sentence on where the error starts.
+        what: What was exported, if it is no TFLite file.
 
     Raises:
         ExportParityError: `failures` is not empty.
     """
     if failures:
         raise ExportParityError(
-            f"The TFLite file for quantize={quantize!r} does not match its Keras model on {samples}: "
+            f"The {what or f'TFLite file for quantize={quantize!r}'} does not match its Keras model on {samples}: "
             f"{'; '.join(failures)}. {path} was not written. {where + ' ' if where else ''}"
             f"{_next_step(quantize, f'{samples} {failures}')} "
             "`on_parity_failure='keep'` writes it all the same."

@@ -50,7 +50,7 @@ def float32_model(model: keras.Model) -> keras.Model:
 
 def _advice(model: keras.Model, reason: str) -> str:
     return (
-        f"`tflite` needs a model that computes in float32. Received: the half-precision model {model.name!r}, "
+        f"An export needs a model that computes in float32. Received: the half-precision model {model.name!r}, "
         f"{reason}. Build it again under keras.config.set_dtype_policy('float32') and copy the weights with "
         "`set_weights`."
     )

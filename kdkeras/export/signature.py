@@ -98,7 +98,7 @@ def _refuse_fixed_batch(model: keras.Model, structure: Any) -> None:
     for tensor in keras.tree.flatten(structure):
         if tensor.shape[0] not in (None, 1):
             raise ValueError(
-                f"`tflite` sets the batch size itself, so it needs a model with a free batch size. Received: "
+                f"An export sets the batch size itself, so it needs a model with a free batch size. Received: "
                 f"{model.name!r} with input shape {tensor.shape}. Rebuild it with `keras.Input(shape=...)` and copy "
                 "the weights."
             )
@@ -110,7 +110,7 @@ def _built_structure(model: keras.Model) -> Any:
     shapes = (config or {}).get("input_shape")
     if not shapes:
         raise ValueError(
-            f"`tflite` needs a built model with a known input shape. Received: {model.name!r}, which has none. "
+            f"An export needs a built model with a known input shape. Received: {model.name!r}, which has none. "
             "Call it once on a batch of data, or `model.build(input_shape)`, before the export."
         )
     dtype = model.input_dtype
