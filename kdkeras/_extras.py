@@ -6,6 +6,10 @@ import importlib
 from types import ModuleType
 
 
+class MissingExtraError(ImportError):
+    """A package of an extra cannot be imported; the message says how it is installed."""
+
+
 def require(module: str, *, extra: str, what: str) -> ModuleType:
     """Import a module of an optional package.
 
@@ -18,17 +22,17 @@ def require(module: str, *, extra: str, what: str) -> ModuleType:
         The module.
 
     Raises:
-        ImportError: It cannot be imported.
+        MissingExtraError: It cannot be imported.
 
     Example:
         >>> from kdkeras._extras import require
         >>> require("no_such_package", extra="explain", what="SHAP")
         Traceback (most recent call last):
-        ImportError: SHAP needs 'no_such_package', which cannot be imported. Run `pip install 'kdkeras[explain]'`.
+        kdkeras._extras.MissingExtraError: SHAP needs 'no_such_package', which cannot be imported...
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtraError(
             f"{what} needs '{module}', which cannot be imported. Run `pip install 'kdkeras[{extra}]'`."
         ) from error

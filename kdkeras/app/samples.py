@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from kdkeras import datasets
+from kdkeras.datasets.arrays import read_arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,19 +77,7 @@ def load_samples(data: str, split: str = "test") -> Samples:
         found = datasets.load(data)
         x, y = found.arrays(split)
         return Samples(f"{data}/{split}", x, y if found.class_names else None, found.class_names, found.feature_names)
-    path = Path(data)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no data file '{path}'. Write it with `numpy.savez('{path.name}', x=x, y=y)`."
-        )
-    try:
-        with zipfile.ZipFile(path):  # NumPy would read other files too
-            pass
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("x", "y", "class_names", "feature_names") if name in file}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"'{path}' is damaged, or no `.npz` file of plain arrays. Use `numpy.savez`.") from error
-    return _checked(path.name, arrays)
+    return _checked(Path(data).name, read_arrays(data))
 
 
 def _checked(name: str, arrays: dict[str, np.ndarray]) -> Samples:
