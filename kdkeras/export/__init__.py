@@ -1,4 +1,4 @@
-"""Export a Keras model to TFLite, checked against Keras before the file is left behind."""
+"""Export a Keras model to TFLite, ONNX or SavedModel, checked against Keras before anything is left behind."""
 
 from kdkeras.export._checked import ModelExport as ModelExport
 from kdkeras.export.benchmark import TFLiteBenchmark as TFLiteBenchmark

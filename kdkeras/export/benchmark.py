@@ -228,5 +228,6 @@ def _times(latency: Latency) -> tuple[str, str]:
 
 def machine() -> str:
     """Name the processor, as Linux does, and its number of cores: Python knows the processor's kind only."""
-    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    known = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", known.read_text(), re.MULTILINE) if known.exists() else None
     return f"{found[1] if found else platform.machine()}, {os.cpu_count()} cores"

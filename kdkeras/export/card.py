@@ -161,15 +161,13 @@ def _record(
 
 
 def _check_class_names(names: Sequence[str] | None, lite: TFLiteModel) -> None:
-    if names is None:
-        return
-    for output in lite.output_dtypes:
-        units = lite.shapes[output][-1]
-        if len(names) != (2 if units == 1 else units):
-            raise ValueError(
-                f"`class_names` needs one name per class of output {output!r}, which has {max(units, 2)}. Received: "
-                f"{len(names)} names."
-            )
+    """Of several outputs one must have as many units as there are names."""
+    classes = [max(lite.shapes[output][-1], 2) for output in lite.output_dtypes if lite.shapes[output]]
+    if names is not None and len(names) not in classes:
+        raise ValueError(
+            f"`class_names` needs one name per class of an output; the file's have {classes}. Received: {len(names)} "
+            "names."
+        )
 
 
 def _tensor(lite: TFLiteModel, name: str, dtype: str) -> dict[str, Any]:

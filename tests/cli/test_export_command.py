@@ -121,7 +121,7 @@ def test_several_inputs_come_by_name(folder, tmp_path, capsys):
         (["small.keras", "--calibration", "two.npz"], "needs the inputs"),
         (["small.keras", "--calibration", "cifar"], "must be one of digits, wine"),
         (["small.keras", "--test", "inputs.npz"], "needs labels y"),
-        (["small.keras", "--class-names", "a,b"], "one name per class of output 'output_0', which has 3"),
+        (["small.keras", "--class-names", "a,b"], r"one name per class of an output; the file's have \[3\]"),
         (["small.keras", "--format", "saved_model", "--quantize", "int8"], "--quantize is of TFLite files"),
         (["small.keras", "--batch-size", "0"], "`batch_size` must be a whole number of at least 1"),
         (["small.keras", "--io-dtype", "int8"], "Received: io_dtype='int8' for quantize=None"),

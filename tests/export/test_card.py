@@ -181,8 +181,17 @@ def test_one_sigmoid_takes_two_class_names(tmp_path):
     assert card_of(tmp_path / "m.tflite")["class_names"] == ["no", "yes"]
 
 
+def test_class_names_of_one_among_several_outputs(tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, {"box": keras.layers.Dense(4)(inputs), "kind": keras.layers.Dense(3)(inputs)})
+    export.tflite(model, tmp_path / "m.tflite", card=export.Card(class_names=["a", "b", "c"]))
+    record = card_of(tmp_path / "m.tflite")
+    assert {output["name"]: output["shape"] for output in record["outputs"]} == {"box": [1, 4], "kind": [1, 3]}
+
+
 def test_card_errors(cnn, digits, tmp_path):
-    with pytest.raises(ValueError, match=r"name per class of output 'output_0', which has 10. Received: 3 names"):
+    with pytest.raises(ValueError, match=r"one name per class of an output; the file's have \[10\]. Received: 3 names"):
         export.tflite(cnn, tmp_path / "m.tflite", card=export.Card(class_names=["a", "b", "c"]))
     test_data = (digits[0][:50], digits[1][:50] + 5)
     with pytest.raises(ValueError, match="whole numbers in 0…9"):
