@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import subprocess
 import sys
 
@@ -33,10 +34,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder, *arguments):
+def run(folder, *arguments, **options):
     """Run the command as a user in `folder` does."""
     command = [sys.executable, "-m", "kdkeras.cli", "export", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=folder, **options)
 
 
 def test_the_call_of_the_manual(folder, tmp_path):
@@ -72,6 +73,20 @@ def test_json_stands_alone_on_the_output(folder, tmp_path):
     assert [record["path"] for record in records] == [str(tmp_path / "small"), str(tmp_path / "large")]
     assert all(record["max_rel_error"] < 1e-4 for record in records)
     assert done.stderr.startswith("[1/2] small.keras → ")
+
+
+def test_a_full_disk_leaves_what_stood_there(folder, tmp_path):
+    for name in ("m.tflite", "m.json"):
+        (tmp_path / name).write_text('{"kdkeras_card": 1}')
+    # No file of this process may grow over a kilobyte: every write in between fails as on a full disk.
+    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))}
+    done = run(folder, "large.keras", "-o", tmp_path / "m.tflite", **limit)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "File too large" in done.stderr
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("m.tflite", "m.json"), '{"kdkeras_card": 1}'
+    )
 
 
 def command(capsys, *arguments):
