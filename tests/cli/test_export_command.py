@@ -66,15 +66,6 @@ def test_the_call_of_the_manual(folder, tmp_path):
     assert card["scores"]["models"]["file"]["accuracy"] == accuracy
 
 
-def test_json_stands_alone_on_the_output(folder, tmp_path):
-    done = run(folder, "small.keras", "large.keras", "-o", tmp_path, "--format", "saved_model", "--json")
-    assert done.returncode == 0, done.stderr
-    records = json.loads(done.stdout)
-    assert [record["path"] for record in records] == [str(tmp_path / "small"), str(tmp_path / "large")]
-    assert all(record["max_rel_error"] < 1e-4 for record in records)
-    assert done.stderr.startswith("[1/2] small.keras → ")
-
-
 def test_a_full_disk_leaves_what_stood_there(folder, tmp_path):
     for name in ("m.tflite", "m.json"):
         (tmp_path / name).write_text('{"kdkeras_card": 1}')
@@ -92,6 +83,16 @@ def test_a_full_disk_leaves_what_stood_there(folder, tmp_path):
 def command(capsys, *arguments):
     status = cli.main(["export", *map(str, arguments)])
     return status, *capsys.readouterr()
+
+
+def test_json_stands_alone_on_the_output(folder, tmp_path, capsys):
+    models = [folder / "small.keras", folder / "large.keras"]
+    status, out, err = command(capsys, *models, "-o", tmp_path, "--format", "saved_model", "--json")
+    assert status == 0
+    records = json.loads(out)
+    assert [record["path"] for record in records] == [str(tmp_path / "small"), str(tmp_path / "large")]
+    assert all(record["max_rel_error"] < 1e-4 for record in records)
+    assert err.startswith(f"[1/2] {models[0]} → {tmp_path / 'small'}\n")
 
 
 def test_one_that_fails_leaves_the_others_and_what_stood_there(folder, tmp_path, capsys):
