@@ -6,8 +6,6 @@ from typing import Any
 
 HELP = "name of a data set, or an .npz file with x (or one array per model input, by name) and, for labels, y"
 
-_NAMES = ("class_names", "feature_names")  # which the page of `kdkeras explore` reads
-
 
 def inputs_of(data: str, split: str) -> Any:
     """Return inputs.
@@ -26,37 +24,40 @@ def inputs_of(data: str, split: str) -> Any:
     return _read(data, split)[0]
 
 
-def labelled(data: str, split: str) -> tuple[Any, Any]:
-    """Return inputs and labels.
+def labelled(data: str, split: str) -> tuple[Any, Any, list[str] | None]:
+    """Return inputs, labels and names of the classes.
 
     Args:
         data: What the user gave.
         split: Which part of a data set; a file has none.
 
     Returns:
-        `(x, y)`.
+        `(x, y, class names)`; the names are `None` where the data has none.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The name is not known, or the file does not hold numbers and labels.
     """
-    x, y = _read(data, split)
+    x, y, names = _read(data, split)
     if y is None:
         raise ValueError(f"'{data}' needs labels y, one per sample. Received: none. Add them with `numpy.savez`.")
-    return x, y
+    return x, y, names
 
 
-def _read(data: str, split: str) -> tuple[Any, Any]:
+def _read(data: str, split: str) -> tuple[Any, Any, list[str] | None]:
     from kdkeras import datasets
     from kdkeras.datasets.arrays import read_arrays
 
     if not data.endswith(".npz"):
-        return datasets.load(data).arrays(split)
-    arrays = {name: array for name, array in read_arrays(data).items() if name not in _NAMES}
+        found = datasets.load(data)
+        return (*found.arrays(split), list(found.class_names) or None)
+    arrays = read_arrays(data)
+    names = arrays.pop("class_names", None)
+    arrays.pop("feature_names", None)  # which the page of `kdkeras explore` reads
     for name, array in arrays.items():
         if array.dtype.kind not in "fiub" or not array.ndim:
             raise ValueError(f"'{data}' needs arrays of numbers. Received: {name} of {array.dtype}, {array.ndim} axes.")
     y = arrays.pop("y", None)
     if not arrays:
         raise ValueError(f"'{data}' needs an array x, or one per model input by name. Received: none.")
-    return arrays.get("x", arrays), y
+    return arrays.get("x", arrays), y, None if names is None else [str(name) for name in names]

@@ -46,7 +46,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--float-ops", default="", metavar="NAMES", help="TFLite ops that may stay in float, with commas"
     )
-    parser.add_argument("--class-names", metavar="NAMES", help="for the card: names of the classes, with commas")
+    parser.add_argument(
+        "--class-names", metavar="NAMES", help="for the card: names of the classes, with commas (those of --test)"
+    )
     parser.add_argument("--preprocessing", metavar="TEXT", help="for the card: what is done to data before the call")
     parser.add_argument("--teacher", metavar="FILE", help="for the card: the teacher, a .keras file")
     parser.add_argument(
@@ -151,11 +153,12 @@ def _refuse_tflite_options(options: argparse.Namespace) -> None:
 def _card(options: argparse.Namespace) -> Any:
     from kdkeras import export
 
+    x, y, names = (None, None, None) if options.test is None else _data.labelled(options.test, "test")
     return export.Card(
-        class_names=None if options.class_names is None else _split(options.class_names),
+        class_names=names if options.class_names is None else _split(options.class_names),
         preprocessing=options.preprocessing,
         teacher=None if options.teacher is None else _model(Path(options.teacher)),
-        test_data=None if options.test is None else _data.labelled(options.test, "test"),
+        test_data=None if options.test is None else (x, y),
     )
 
 

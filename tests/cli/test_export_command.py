@@ -30,6 +30,7 @@ def folder(tmp_path_factory):
     np.savez(folder / "two.npz", left=rng.random((40, 2)), right=rng.random((40, 3)))
     np.savez(folder / "words.npz", x=np.array(["a", "b"]))
     np.savez(folder / "inputs.npz", x=x)
+    np.savez(folder / "named.npz", x=x, y=rng.integers(0, 3, 64), class_names=["ant", "bee", "cat"])
     (folder / "bad.keras").write_text("no model")
     return folder
 
@@ -114,6 +115,13 @@ def test_by_default_a_file_goes_beside_its_model(folder, tmp_path, capsys):
     assert status == 0
     assert json.loads(out)[0]["path"] == str(tmp_path / "m.tflite")
     assert {path.name for path in tmp_path.iterdir()} == {"m.keras", "m.tflite", "m.json", "m.md"}
+
+
+def test_names_of_the_classes_come_with_the_test_data(folder, tmp_path, capsys):
+    arguments = [folder / "small.keras", "-o", tmp_path / "m.tflite", "--test", folder / "named.npz"]
+    for more, names in (([], ["ant", "bee", "cat"]), (["--class-names", "a,b,c"], ["a", "b", "c"])):
+        assert command(capsys, *arguments, *more)[0] == 0
+        assert json.loads((tmp_path / "m.json").read_text())["class_names"] == names
 
 
 def test_several_inputs_come_by_name(folder, tmp_path, capsys):
