@@ -1,0 +1,160 @@
+"""Which models can be compressed in which way while they are distilled, natively and by tfmot over its bridge.
+
+    python benchmarks/compression_zoo.py            all models, writes compression_zoo.json and docs/compression_zoo.md
+    python benchmarks/compression_zoo.py --only mlp gru   those anew, the rest of the record stays
+
+The models of export_zoo.py, trained on digits; each is its own teacher and trains for two more epochs under every
+technique. What is recorded is the accuracy on 397 test digits: of the int8 TFLite file for quantization-aware
+techniques, of the plain Keras model for the others.
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+from export_zoo import CALIBRATION, SEED, TRAIN, ZOO, accuracy, trained
+from sklearn.datasets import load_digits
+
+from kdkeras import Distiller, compress, export, losses
+
+EPOCHS, RATE, SPARSITY, CLUSTERS = 2, 1e-3, 0.5, 16
+NATIVE = ("quantize_aware, 8 bits", "quantize_aware, 4 bits", "PruneLowMagnitude", "ClusterWeights")
+TFMOT = ("prune", "cluster", "qat", "pqat", "cqat", "pcqat")
+RECORD = Path(__file__).with_suffix(".json")
+PAGE = Path(__file__).parents[1] / "docs" / "compression_zoo.md"
+
+
+def distilled(student, teacher, x, y, callbacks=()):
+    """Train a student on labels and its teacher."""
+    distiller = Distiller(student=student, teacher=teacher).compile(
+        optimizer=keras.optimizers.Adam(RATE),
+        loss="sparse_categorical_crossentropy",
+        distillation_loss=losses.SoftTargets(temperature=4.0, weight=0.5),
+        task_weight=0.5,
+    )
+    distiller.fit(x, y, epochs=EPOCHS, batch_size=50, verbose=0, callbacks=list(callbacks))
+
+
+def native(technique, model, x, y, rest, labels):
+    """Return the test accuracy of a technique of ours."""
+    if technique.startswith("quantize_aware"):
+        bits = 8 if "8" in technique else 4
+        student = compress.quantize_aware(model, weight_bits=bits, calibration=x[:CALIBRATION])
+        distilled(student, model, x, y)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.tflite"
+            export.tflite(student, path, quantize="int8", calibration=x[:CALIBRATION], verbose=0)
+            return accuracy(export.load(path)(rest), labels)
+    student = keras.models.clone_model(model)
+    student.set_weights(model.get_weights())
+    if technique == "PruneLowMagnitude":
+        callback = compress.PruneLowMagnitude(student, compress.polynomial(SPARSITY, epochs=0.75 * EPOCHS))
+    else:
+        callback = compress.ClusterWeights(student, clusters=CLUSTERS)
+    distilled(student, model, x, y, [callback])
+    return accuracy(compress.strip(student).predict(rest, verbose=0), labels)
+
+
+def bridged(technique, model, x, y, rest, labels):
+    """Return the test accuracy of a technique of tfmot."""
+    options = {"epochs": EPOCHS, "batch_size": 50, "learning_rate": RATE, "sparsity": SPARSITY, "clusters": CLUSTERS}
+    result = compress.with_tfmot(model, technique, x, y, teacher=model, seed=SEED, **options)
+    if result.model is not None:
+        return accuracy(result.model.predict(rest, verbose=0), labels)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        result.save(path)
+        return accuracy(export.load(path)(rest), labels)
+
+
+def measure(name):
+    """Yield one record per technique of one model."""
+    model, x, rest, labels = trained(name)
+    y = load_digits().target[:TRAIN]
+    of_keras = accuracy(model.predict(rest, verbose=0), labels)
+    jobs = [(f"native: {each}", native, each) for each in NATIVE] + [
+        (f"tfmot: {each}", bridged, each) for each in TFMOT
+    ]
+    for title, run, technique in jobs:
+        record = {"model": name, "technique": title, "keras_accuracy": of_keras}
+        keras.utils.set_random_seed(SEED)
+        try:
+            yield record | {"accuracy": run(technique, model, x, y, rest, labels)}
+        except (compress.TfmotError, export.ConversionError, export.ExportParityError, TypeError, ValueError) as error:
+            yield record | {"refused": type(error).__name__, "message": _without_paths(str(error))}
+
+
+def _without_paths(message):
+    return " ".join("FILE" if word.startswith("/") else word for word in message.split())
+
+
+def table(records):
+    """Return the records as Markdown."""
+    techniques = list(dict.fromkeys(record["technique"] for record in records))
+    lines = [f"| | Keras | {' | '.join(techniques)} |", "|" + "---|" * (len(techniques) + 2)]
+    notes = {}
+    for name in dict.fromkeys(record["model"] for record in records):
+        mine = {record["technique"]: record for record in records if record["model"] == name}
+        cells = [f"{100 * next(iter(mine.values()))['keras_accuracy']:.1f}"]
+        for technique in techniques:
+            record = mine[technique]
+            refused = "refused" in record
+            if refused:
+                number = notes.setdefault(record["message"], len(notes) + 1)
+            cells.append(f"refused [{number}]" if refused else f"{100 * record['accuracy']:.1f}")
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"{number}. {message}" for message, number in notes.items())])
+
+
+def page(records):
+    """Return the page of the documentation."""
+    return f"""# Which models can be compressed in which way
+
+Accuracy on 397 test digits after {EPOCHS} epochs of distillation from the model itself: of the int8 TFLite file for
+quantization-aware techniques (the 4-bit one has INT4 kernels), of the plain Keras model for the others
+({SPARSITY:.0%} pruned, {CLUSTERS} clusters). In the first column the model as it was. Else the sentence that the user
+gets. One seed: the page is about what works on which architecture, not about which technique is better.
+
+`python benchmarks/compression_zoo.py` (seed {SEED}) wrote this page and
+[its record](../benchmarks/compression_zoo.json).
+
+{table(records)}
+"""
+
+
+def main():
+    """Measure, write the record and the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=ZOO, default=list(ZOO))
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    kept = json.loads(RECORD.read_text(encoding="utf-8"))["runs"] if RECORD.exists() else []
+    for name in options.only:
+        found = list(measure(name))
+        print(table(found), flush=True)
+        kept = [record for record in kept if record["model"] != name] + found
+        kept.sort(key=lambda record: list(ZOO).index(record["model"]))
+        record = {
+            "command": "python benchmarks/compression_zoo.py",
+            "seed": SEED,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "versions": {
+                each: version(each)
+                for each in ("kdkeras", "keras", "tensorflow", "tf_keras", "tensorflow-model-optimization")
+            },
+            "runs": kept,
+        }
+        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        PAGE.write_text(page(kept), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
