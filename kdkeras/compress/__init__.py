@@ -5,6 +5,9 @@ from kdkeras.compress.fake_quantize import FakeQuantize as FakeQuantize
 from kdkeras.compress.prune_low_magnitude import PruneLowMagnitude as PruneLowMagnitude
 from kdkeras.compress.quantize_aware import quantize_aware as quantize_aware
 from kdkeras.compress.quantized_kernel import QuantizedKernel as QuantizedKernel
+from kdkeras.compress.remove_channels import LayerChannels as LayerChannels
+from kdkeras.compress.remove_channels import SmallerModel as SmallerModel
+from kdkeras.compress.remove_channels import remove_channels as remove_channels
 from kdkeras.compress.schedules import constant as constant
 from kdkeras.compress.schedules import polynomial as polynomial
 from kdkeras.compress.sparsity import KernelSparsity as KernelSparsity

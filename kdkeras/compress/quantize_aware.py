@@ -62,7 +62,8 @@ def quantize_aware(
 
     Args:
         model: A built Functional or Sequential model, nested ones too. It is not changed.
-        weight_bits: 8, or 4 for half the size. Activations have 8 bits always.
+        weight_bits: 8, or 4 for half the size. Activations have 8 bits always, and so have kernels of
+            `Conv2DTranspose`, which TFLite does not take in 4.
         calibration: Inputs that set the ranges of activations at once: what `model.predict` takes; 512 samples at most
             are used. Default: the first training batch sets them, and until then they are [-6, 6].
         momentum: How slowly ranges follow the batches, in [0, 1). Default 0.99.
@@ -162,7 +163,8 @@ class _Rounding(Copying):
         if _activation(layer) not in _FUSED:
             activation, inner = layer.get_config()["activation"], clone(layer, activation="linear")
             after = [_LAYERS.Activation(activation, name=f"{layer.name}_activation", dtype=layer.dtype_policy)]
-        wrapper = QuantizedKernel(inner, self._bits, name=layer.name, dtype=layer.dtype_policy)
+        bits = 8 if isinstance(layer, _LAYERS.Conv2DTranspose) else self._bits  # TFLite has none of 4 bits
+        wrapper = QuantizedKernel(inner, bits, name=layer.name, dtype=layer.dtype_policy)
         wrapper.trainable = layer.trainable
         return [self.with_weights(wrapper, weights), *after]
 
