@@ -36,14 +36,15 @@ class Hold:
 
     def apply(self) -> None:
         """Bring the kernel into the form now."""
-        self.kernel.variable.assign(self(self.kernel.variable))
+        self.kernel.variable.assign(self.held(ops.convert_to_tensor(self.kernel.variable)))
 
 
 class HeldKernels(keras.callbacks.Callback):
     """Puts constraints on kernels, which every optimizer applies after each update: in plain `fit` and in a distiller.
 
-    The form can be read from the kernel itself, so that a training that was interrupted goes on as it was, and the
-    model stays a plain one: it can be saved at any time.
+    On JAX the kernels are brought into the form after each batch instead, by this callback. The form can be read from
+    the kernel itself, so that a training that was interrupted goes on as it was, and the model stays a plain one: it
+    can be saved at any time.
 
     Args:
         model: The built model whose kernels are held.
@@ -57,8 +58,9 @@ class HeldKernels(keras.callbacks.Callback):
         self._name, self._epoch = model.name, 0
         with strategy_scope(model):
             self._holds = [self._hold(kernel) for kernel in self._kernels]
-        for hold in self._holds:
-            hold.kernel.variable.constraint = hold
+        if _backend.name() != "jax":  # where a compiled step would keep the form as it was when it was compiled
+            for hold in self._holds:
+                hold.kernel.variable.constraint = hold
 
     def _check(self, kernels: list[Kernel]) -> None:
         """Raise for kernels that cannot be brought into the form."""
@@ -86,7 +88,7 @@ class HeldKernels(keras.callbacks.Callback):
         self._update(epoch)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """On JAX a compiled step keeps the form as it was when it was compiled: bring it about here."""
+        """On JAX, bring the kernels into the form here."""
         if _backend.name() == "jax":
             _ = self.model
             for hold in self._holds:

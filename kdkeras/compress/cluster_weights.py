@@ -25,8 +25,8 @@ class ClusterWeights(HeldKernels):
 
     after each step of the optimizer, which is the projection onto kernels with shared weights. They stay shared under
     plain `fit` and under a `Distiller`, go with the model when it is saved, and are held after this `fit` too, until
-    `strip` gives a model that is free of it. A file with few values compresses well; on the device it is as large as
-    before.
+    `strip` gives a model that is free of it; on JAX, in each `fit` that is given this callback. A file with few values
+    compresses well; on the device it is as large as before.
 
     Args:
         model: The built model: for a distiller, its student.

@@ -19,7 +19,8 @@ class PruneLowMagnitude(HeldKernels):
 
     When an epoch begins, and every `every` batches, the share of zeros in each kernel is brought to what the schedule
     says. A weight that was pruned stays zero. The zeros hold under plain `fit` and under a `Distiller`, go with the
-    model when it is saved, and hold after this `fit` too, until `strip` gives a model that is free of them.
+    model when it is saved, and hold after this `fit` too, until `strip` gives a model that is free of them. On JAX they
+    hold in each `fit` that is given this callback.
 
     Zeros make the *compressed* file smaller. They make a TFLite model neither smaller on the device nor faster: see
     `remove_channels` for that. Tiny students bear little of it, and their depthwise kernels least.

@@ -68,14 +68,16 @@ class QuantizedKernel(keras.layers.Wrapper):
 
     def rounded_kernel(self) -> Any:
         """Return the kernel as the layer uses it, shape as the kernel."""
-        kernel = ops.convert_to_tensor(self.layer.kernel)
-        axis = channel_axis(self.layer)
-        axes = [place for place in range(len(kernel.shape)) if place != axis]
+        kernel, axis = ops.convert_to_tensor(self.layer.kernel), channel_axis(self.layer)
+        last = len(kernel.shape) - 1
+        kernel = kernel if axis is None else ops.swapaxes(kernel, axis, last)  # Keras knows no other axis on JAX
+        axes = None if axis is None else list(range(last))
         # Far above float32's smallest normal number: a channel of zeros has a grid too.
         largest = ops.maximum(ops.max(ops.abs(ops.stop_gradient(kernel)), axis=axes), 1e-7)
-        return keras.quantizers.fake_quant_with_min_max_vars(
-            kernel, -largest, largest, num_bits=self.bits, narrow_range=True, axis=axis
+        rounded = keras.quantizers.fake_quant_with_min_max_vars(
+            kernel, -largest, largest, num_bits=self.bits, narrow_range=True, axis=None if axis is None else last
         )
+        return rounded if axis is None else ops.swapaxes(rounded, axis, last)
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """Return the symbol that the layer returns."""

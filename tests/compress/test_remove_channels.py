@@ -27,8 +27,8 @@ def network():
     z = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, use_bias=False, name="depthwise")(x)
     x = layers.Concatenate()([z, y])
     body = [keras.Input((6, 6, 22)), layers.SeparableConv2D(10, 3, 2, activation="relu", name="separable")]
-    x = keras.Sequential([*body, layers.Conv2DTranspose(4, 2, activation="relu", name="up")], name="body")(x)
-    x = layers.Dense(12, activation="relu", name="hidden")(layers.Flatten()(layers.MaxPooling2D()(x)))
+    x = keras.Sequential([*body, layers.Conv2DTranspose(4, 2, activation="elu", name="up")], name="body")(x)
+    x = layers.Dense(12, activation="elu", name="hidden")(layers.Flatten()(layers.MaxPooling2D()(x)))
     return keras.Model(inputs, layers.Dense(5, name="head")(x), name="net")
 
 
