@@ -49,7 +49,7 @@ class FakeQuantize(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         """Make the range, which is [-6, 6] until something was seen."""
-        settings = {"shape": (), "trainable": False, "dtype": "float32"}
+        settings = {"shape": (), "trainable": False, "dtype": "float32", "aggregation": "mean"}  # over replicas
         self.low = self.add_weight(name="low", initializer=keras.initializers.Constant(-6.0), **settings)
         self.high = self.add_weight(name="high", initializer=keras.initializers.Constant(6.0), **settings)
         self.seen = self.add_weight(name="seen", initializer="zeros", **settings)

@@ -13,7 +13,7 @@ from kdkeras.compress._calls import Call, Calls
 from kdkeras.compress._copying import Copying, clone
 from kdkeras.compress.fake_quantize import FakeQuantize
 from kdkeras.compress.quantized_kernel import QuantizedKernel
-from kdkeras.inputs import is_array_like
+from kdkeras.inputs import check_arrays, is_array_like
 from kdkeras.layer_paths import find_layer
 
 _LAYERS = keras.layers
@@ -75,7 +75,8 @@ def quantize_aware(
     Raises:
         TypeError: `model` is not a Keras model.
         ValueError: It is not a built Functional or Sequential model, it has layers that cannot be rounded and are not
-            named in `skip`, it is quantization-aware already, or an option is out of range.
+            named in `skip`, it is quantization-aware already, an option is out of range, or `calibration` holds no
+            samples, or such as the model does not take.
 
     Example:
         >>> import keras, numpy as np
@@ -108,6 +109,8 @@ def quantize_aware(
         )
     copy = _Rounding(weight_bits, momentum, skipped).copy(model)
     if calibration is not None:
+        if is_array_like(calibration):
+            check_arrays(model, calibration, name="calibration")
         _set_ranges(copy, calibration)
     return copy
 
@@ -285,6 +288,11 @@ def _set_ranges(model: keras.Model, calibration: Any) -> None:
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.observing, layer.momentum = False, momentum
+    if not any(float(ops.convert_to_numpy(layer.seen)) for layer in layers):
+        raise ValueError(
+            "`calibration` must hold samples. Received: none. A generator that has been used up yields nothing: make a "
+            "new one."
+        )
 
 
 def _batches(calibration: Any) -> Iterator[Any]:

@@ -45,6 +45,7 @@ class QuantizedKernel(keras.layers.Wrapper):
         super().__init__(layer, autocast=False, **kwargs)  # the kernel is rounded in the precision that it is kept in
         self.bits = bits
         self.supports_masking = layer.supports_masking
+        self.activity_regularizer = layer.activity_regularizer  # what the layer adds within the scope below is dropped
 
     def build(self, input_shape: Any) -> None:
         """Build the layer inside."""
@@ -91,8 +92,8 @@ class QuantizedKernel(keras.layers.Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         """Return the settings."""
-        config = {key: value for key, value in super().get_config().items() if key != "autocast"}
-        return {**config, "bits": self.bits}
+        own = ("autocast", "activity_regularizer")
+        return {**{key: value for key, value in super().get_config().items() if key not in own}, "bits": self.bits}
 
 
 def channel_axis(layer: keras.layers.Layer) -> int | None:

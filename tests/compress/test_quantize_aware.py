@@ -115,6 +115,17 @@ def test_a_range_is_that_of_the_first_batch_then_follows():
     assert (float(layer.low), float(layer.high)) == (-0.5, 2.5)
 
 
+def test_what_a_layer_adds_to_the_loss_is_added_once():
+    regularizers = {"kernel_regularizer": "l2", "activity_regularizer": keras.regularizers.L1(0.5)}
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, **regularizers)])
+    copy = compress.quantize_aware(model)
+    x = np.random.default_rng(0).random((4, 3)).astype("float32")
+    outputs = keras.ops.convert_to_numpy(copy.get_layer(model.layers[0].name)(copy.layers[1](x)))
+    copy(x)
+    expected = 0.01 * np.square(model.layers[0].kernel).sum() + 0.5 * np.abs(outputs).sum() / 4
+    assert float(sum(copy.losses)) == pytest.approx(expected, rel=1e-5)
+
+
 # --- where they are put ----------------------------------------------------------------------------------------------
 
 
@@ -262,6 +273,8 @@ class Own(keras.Model):
         (keras.Sequential([layers.Dense(2)]), {}, ValueError, "needs a built model"),
         (small(), {"weight_bits": 5}, ValueError, "8 or 4. Received: 5"),
         (small(), {"momentum": 1}, ValueError, r"\[0, 1\)"),
+        (small(), {"calibration": iter([])}, ValueError, "must hold samples"),
+        (small(), {"calibration": np.zeros((3, 8, 8, 2))}, ValueError, "calibration"),
         (small(), {"skip": ["cnv"]}, ValueError, "no layer 'cnv'"),
         (compress.quantize_aware(small()), {}, ValueError, "quantization-aware already"),
     ],
