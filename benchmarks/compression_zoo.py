@@ -56,7 +56,7 @@ def native(technique, model, x, y, rest, labels):
     student = keras.models.clone_model(model)
     student.set_weights(model.get_weights())
     if technique == "PruneLowMagnitude":
-        callback = compress.PruneLowMagnitude(student, compress.polynomial(SPARSITY, epochs=0.75 * EPOCHS))
+        callback = compress.PruneLowMagnitude(student, compress.polynomial(SPARSITY, epochs=EPOCHS - 1))
     else:
         callback = compress.ClusterWeights(student, clusters=CLUSTERS)
     distilled(student, model, x, y, [callback])

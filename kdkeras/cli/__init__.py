@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 import kdkeras
-from kdkeras.cli import benchmark, demo, explore, export, feedback
+from kdkeras.cli import benchmark, compress, demo, explore, export, feedback
 
 _BAD_INPUT = 2
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"kdkeras {kdkeras.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (demo, benchmark, export, explore, feedback):
+    for command in (demo, benchmark, compress, export, explore, feedback):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     with _Interrupts() as interrupts:

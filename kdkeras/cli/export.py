@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdkeras.cli import _data
+from kdkeras.cli import _data, _models
 
 _SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "saved_model": ""}
 _QUANTIZE = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
@@ -90,12 +89,7 @@ def _say(options: argparse.Namespace, line: str) -> None:
 
 def _plan(options: argparse.Namespace) -> list[tuple[Path, Path]]:
     """What goes where, refused as a whole before anything is loaded."""
-    sources = [Path(name) for name in options.models]
-    for source in sources:
-        if not source.is_file():
-            raise FileNotFoundError(f"There is no model file '{source}'. Give the path that `save` was given.")
-        if source.suffix not in (".keras", ".h5"):
-            raise ValueError(f"A model file of Keras is needed, which ends in .keras. Received: '{source}'.")
+    sources = [_models.check_file(name) for name in options.models]
     suffix = _SUFFIXES[options.format]
     out = None if options.out is None else Path(options.out)
     folder = out is not None and (len(sources) > 1 or (bool(suffix) and out.is_dir()))
@@ -113,21 +107,14 @@ def _plan(options: argparse.Namespace) -> list[tuple[Path, Path]]:
 
 def _writer(options: argparse.Namespace) -> Callable[[Path, Path], Any]:
     """Read what all models share, and return what exports one of them."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from kdkeras._silence import silenced_descriptors
-
-    with silenced_descriptors():  # TensorFlow logs its first lines before any setting of its own works
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()
-        tf.get_logger().setLevel("ERROR")  # it warns that several models are traced
-        from kdkeras import export
+    _models.quiet_tensorflow()
+    from kdkeras import export
 
     calibration = None if options.calibration is None else _data.inputs_of(options.calibration, "train")
     if options.format != "tflite":
         _refuse_tflite_options(options)
         write = {"onnx": export.onnx, "saved_model": export.saved_model}[options.format]
-        return lambda source, target: write(_model(source), target, calibration=calibration)
+        return lambda source, target: write(_models.load(source), target, calibration=calibration)
     settings = {
         "quantize": None if options.quantize == "float32" else options.quantize,
         "calibration": calibration,
@@ -137,7 +124,7 @@ def _writer(options: argparse.Namespace) -> Callable[[Path, Path], Any]:
         "float_ops": _split(options.float_ops),
         "card": None if options.no_card else _card(options),
     }
-    return lambda source, target: export.tflite(_model(source), target, **settings)
+    return lambda source, target: export.tflite(_models.load(source), target, **settings)
 
 
 def _refuse_tflite_options(options: argparse.Namespace) -> None:
@@ -157,19 +144,9 @@ def _card(options: argparse.Namespace) -> Any:
     return export.Card(
         class_names=names if options.class_names is None else _split(options.class_names),
         preprocessing=options.preprocessing,
-        teacher=None if options.teacher is None else _model(Path(options.teacher)),
+        teacher=None if options.teacher is None else _models.load(Path(options.teacher)),
         test_data=None if options.test is None else (x, y),
     )
-
-
-def _model(path: Path) -> Any:
-    from kdkeras import saving
-
-    try:
-        return saving.load_model(path, compile=False)
-    except TypeError as error:  # Keras' word for a class that it does not know
-        said = str(error).split(". ")[0].splitlines()[0]
-        raise ValueError(f"'{path}' cannot be loaded: {said}. Export it from Python, where its classes are.") from error
 
 
 def _split(text: str) -> list[str]:
