@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import IO
 
 
 @contextlib.contextmanager
@@ -29,7 +31,16 @@ def silenced() -> Iterator[None]:
         sink = stack.enter_context(tempfile.TemporaryFile("w"))
         stack.enter_context(contextlib.redirect_stdout(sink))
         stack.enter_context(contextlib.redirect_stderr(sink))
+        stack.callback(_let_go, sink)
         yield
+
+
+def _let_go(sink: IO[str]) -> None:
+    """Take away log handlers that were made meanwhile: they would go on writing to a file that is closed."""
+    named = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    for logger in [logging.root, *named]:
+        for handler in [each for each in logger.handlers if getattr(each, "stream", None) is sink]:
+            logger.removeHandler(handler)
 
 
 @contextlib.contextmanager

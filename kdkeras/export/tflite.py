@@ -19,7 +19,7 @@ from kdkeras.export import parity
 from kdkeras.export._flatbuffer import float_parts
 from kdkeras.export._progress import Verbose
 from kdkeras.export.card import Card, check_place, companions
-from kdkeras.export.conversion import to_tflite, where_error_starts
+from kdkeras.export.conversion import ConversionError, to_tflite, where_error_starts
 from kdkeras.export.modes import MODES, IODtype, Quantize
 from kdkeras.export.precision import float32_model
 from kdkeras.export.runtime import TFLiteModel
@@ -261,9 +261,16 @@ def _gate(
     float_ops: Collection[str],
 ) -> tuple[dict[str, Any], list[str]]:
     """Run the file beside the model; return the figures and what is wrong with them."""
-    lite = TFLiteModel(content)
     expected = parity.keras_outputs(model, signature, samples)
-    received = lite.run(_named(signature, samples))
+    try:
+        lite = TFLiteModel(content)
+        received = lite.run(_named(signature, samples))
+    except (RuntimeError, ValueError) as error:  # of LiteRT, when it prepares or runs the ops
+        raise ConversionError(
+            f"The TFLite converter made a file for quantize={quantize!r} that LiteRT cannot run "
+            f"({str(error).splitlines()[0][:300]}). Use another mode; for a model from `compress.quantize_aware`, "
+            "'int8'."
+        ) from error
     results = {name: parity.compare(values, received[name]) for name, values in expected.items()}
     inner = float_parts(content) if MODES[quantize].calibrated else None
     limit = min_agreement if source == "calibration" else None

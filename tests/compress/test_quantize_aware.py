@@ -282,3 +282,12 @@ class Own(keras.Model):
 def test_bad_input_is_one_sentence(model, options, error, match):
     with pytest.raises(error, match=match):
         compress.quantize_aware(model, **options)
+
+
+def test_a_file_that_no_runtime_runs_is_refused_in_a_sentence(tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()])
+    x = np.random.default_rng(0).random((64, 8, 8, 1))
+    copy = compress.quantize_aware(model, weight_bits=4, calibration=x)
+    with pytest.raises(export.ConversionError, match=r"that LiteRT cannot run .*`compress.quantize_aware`, 'int8'"):
+        export.tflite(copy, tmp_path / "a.tflite", calibration=x)
+    assert list(tmp_path.iterdir()) == []

@@ -297,6 +297,25 @@ for mode in (None, "dynamic", "int8"):
 """
 
 
+LATER = """
+import logging
+import keras, numpy as np
+from kdkeras import export
+
+model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3)])
+export.tflite(model, "m.tflite", card=None)
+import tensorflow as tf
+tf.get_logger().warning("a later word")
+"""
+
+
+def test_loggers_outlive_the_silence(tmp_path):
+    done = subprocess.run([sys.executable, "-c", LATER], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "a later word" in done.stderr
+    assert "Logging error" not in done.stderr
+
+
 def test_nothing_is_printed(tmp_path):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(
