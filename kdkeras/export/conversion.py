@@ -188,7 +188,8 @@ def _sentence(quantize: str | None, text: str) -> str:
             "such as words. Use quantize='int8' or 'dynamic'."
         )
     errors = re.findall(r"^[\w.]*(?:Error|Exception): .+$", text, re.MULTILINE) or [text.strip() or "no message"]
+    last = errors[-1][:400].rstrip(".")
     return (
-        f"The TFLite converter refused the model for quantize={quantize!r}: {errors[-1][:400]}. Try another `quantize` "
+        f"The TFLite converter refused the model for quantize={quantize!r}: {last}. Try another `quantize` "
         "mode, or export the model without its last layers to find the one it stops at."
     )

@@ -167,6 +167,7 @@ def test_pick_slide_judge_and_find_it(page, folder):
     assert mark.student_file != mark.teacher_file and len(mark.student_file) == 64
 
 
+@pytest.mark.slow
 @in_browser
 def test_what_is_stored_is_what_is_shown(page, folder):
     for _ in range(4):  # faster than the maps come
@@ -181,6 +182,7 @@ def test_what_is_stored_is_what_is_shown(page, folder):
     expect(page.locator("#kd-sample")).to_contain_text(f"sample {number},", timeout=WAIT)  # it comes to rest there
 
 
+@pytest.mark.slow
 @in_browser
 def test_upload_of_a_picture(page, folder, tmp_path):
     path = tmp_path / "mine.png"
