@@ -25,6 +25,6 @@ def test_the_page_runs_as_written(tmp_path, monkeypatch, capsys):
 
 
 def test_every_public_name_stands_in_the_page():
-    results = {"KernelSparsity", "LayerChannels", "Sparsity", "SmallerModel"}
+    results = {"KernelSparsity", "LayerChannels", "Sparsity", "SmallerModel", "TfmotError", "TfmotResult"}
     names = {name for name in dir(compress) if callable(getattr(compress, name)) and not name.startswith("_")}
     assert {name for name in names if name not in PAGE} <= results
