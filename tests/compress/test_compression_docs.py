@@ -1,5 +1,7 @@
 """Every Python block of the page on compression runs, in the order of the page; every public name stands in it."""
 
+import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -28,3 +30,13 @@ def test_every_public_name_stands_in_the_page():
     results = {"KernelSparsity", "LayerChannels", "Sparsity", "SmallerModel", "TfmotError", "TfmotResult"}
     names = {name for name in dir(compress) if callable(getattr(compress, name)) and not name.startswith("_")}
     assert {name for name in names if name not in PAGE} <= results
+
+
+def test_the_figures_are_those_of_the_record():
+    root = Path(__file__).parents[2]
+    spec = importlib.util.spec_from_file_location("compression", root / "benchmarks" / "compression.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    runs = json.loads((root / "benchmarks" / "compression.json").read_text(encoding="utf-8"))["runs"]
+    for student in {run["student"] for run in runs}:
+        assert script.table(runs, student) in PAGE
