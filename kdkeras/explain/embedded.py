@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kdkeras._recorder import record
-from kdkeras.explain.subject import Subject
+from kdkeras.explain.subject import Readers, Subject
 from kdkeras.layer_paths import first_paths
 
 
@@ -60,17 +60,26 @@ def in_floats(subject: Subject) -> Floats:
     Returns:
         The subject itself, where no embedding is given what is explained.
     """
-    embedding = _embedding_of(subject)
-    if embedding is None:
+    rest = subject.readers.once("from embedding", lambda: _rest_of(subject))
+    if rest is None:
         return Floats(subject, lambda values: values)
+    model, readers = rest
 
     def vectors(words: np.ndarray) -> np.ndarray:
-        return keras.ops.convert_to_numpy(embedding(np.asarray(words, subject.array.dtype))).astype("float32")
+        made = model.embedding(np.asarray(words, subject.array.dtype))
+        return keras.ops.convert_to_numpy(made).astype("float32")
 
-    dtypes = [array.dtype.name for array in keras.tree.flatten(subject.inputs)]
-    rest = FromEmbedding(subject.model, embedding, dtypes)
     inputs = {"vectors": vectors(subject.array), "words": subject.inputs}
-    return Floats(Subject(rest, inputs, subject.target, batch_size=subject.batch_size), vectors)
+    size = subject.batch_size
+    return Floats(Subject(model, inputs, subject.target, batch_size=size, readers=readers), vectors)
+
+
+def _rest_of(subject: Subject) -> tuple[FromEmbedding, Readers] | None:
+    embedding = _embedding_of(subject)
+    if embedding is None:
+        return None
+    model = FromEmbedding(subject.model, embedding, [array.dtype.name for array in keras.tree.flatten(subject.inputs)])
+    return model, Readers(model)
 
 
 def _embedding_of(subject: Subject) -> keras.layers.Layer | None:

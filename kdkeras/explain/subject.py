@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import keras
@@ -25,6 +26,7 @@ class Readers:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._made: dict[tuple[str, tuple[str, ...]], _Asked] = {}
+        self._kept: dict[str, Any] = {}
 
     def get(self, attribution: Attribution | None = None, layers: tuple[str, ...] = ()) -> _Asked:
         """Return a reader.
@@ -40,6 +42,20 @@ class Readers:
         if key not in self._made:
             self._made[key] = _Asked(self._model, attribution, layers)
         return self._made[key]
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what else was made of the model, so that it too is made, and compiled, once.
+
+        Args:
+            name: What it is.
+            make: Makes it.
+
+        Returns:
+            What `make` returned the first time.
+        """
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
 
 
 class Subject:

@@ -57,8 +57,9 @@ def to_tflite(
         ConversionError: The converter refused the model or crashed.
         OSError: There is no room for the files in between.
     """
-    with _saved(model, signature, samples, Progress(_title(model, quantize), verbose)) as (paths, say):
-        calibrated = MODES[quantize].calibrated
+    calibrated = MODES[quantize].calibrated
+    progress = Progress(_title(model, quantize), verbose)
+    with _saved(model, signature, samples if calibrated else None, progress) as (paths, say):
         try:
             _converter_process.ask(
                 "convert",
@@ -125,7 +126,7 @@ class _Paths(NamedTuple):
 
 @contextlib.contextmanager
 def _saved(
-    model: keras.Model, signature: Signature, samples: Sequence[np.ndarray], progress: Progress
+    model: keras.Model, signature: Signature, samples: Sequence[np.ndarray] | None, progress: Progress
 ) -> Iterator[tuple[_Paths, Progress]]:
     """Save a model and samples where the converter finds them, for as long as the block runs."""
     _converter_process.start()
@@ -139,7 +140,8 @@ def _saved(
             raise OSError(
                 f"The model could not be saved to '{folder}' for conversion ({error.message}). Free some space."
             ) from error
-        np.savez(paths.samples, **{item.name: array for item, array in zip(signature.inputs, samples, strict=True)})
+        if samples is not None:
+            np.savez(paths.samples, **{item.name: array for item, array in zip(signature.inputs, samples, strict=True)})
         say("converting")
         yield paths, say
 

@@ -254,6 +254,15 @@ def test_words_are_explained_by_gradients_through_their_embedding():
         np.testing.assert_allclose(explain.attribute(sequence_model(), x[:1], method=method).raw, 1 / 6, atol=1e-5)
 
 
+def test_an_explainer_of_words_makes_its_parts_once():
+    explainer = explain.Explainer(sequence_model(), "saliency")
+    x = np.array([[3, 1, 3, 2, 4, 1], [1, 1, 2, 4, 3, 2]], "int32")
+    first = explainer(x)
+    made = explainer._readers.once("from embedding", list)
+    np.testing.assert_allclose(explainer(x[::-1]).raw, first.raw[::-1])
+    assert made and explainer._readers.once("from embedding", list) is made
+
+
 class _Reader(keras.Model):
     """A small transformer over words, subclassed: positions have an embedding of their own, called first."""
 
