@@ -18,6 +18,7 @@ import numpy as np
 from keras import ops
 
 from kdkeras._files import atomic_path
+from kdkeras._shared_vectors import share_repeated
 from kdkeras.compress import _calls, _tfmot_worker
 from kdkeras.compress._legacy_plan import Plan
 from kdkeras.inputs import check_arrays, check_count
@@ -149,6 +150,12 @@ def with_tfmot(
         Zhu & Gupta: To prune, or not to prune, 2017, arXiv:1710.01878; Jacob et al., 2018, arXiv:1712.05877.
     """
     _calls.check_graph(model, "with_tfmot")
+    if len(model.inputs) > 1 or len(model.outputs) > 1:
+        raise ValueError(
+            f"`with_tfmot` needs a model of one input and one output. Received: '{model.name}', with "
+            f"{len(model.inputs)} and {len(model.outputs)}. Use `compress.quantize_aware`, `PruneLowMagnitude` or "
+            "`ClusterWeights`, which take any number."
+        )
     _check(technique, temperature, alpha, sparsity, min_agreement)
     for name, value in {"epochs": epochs, "batch_size": batch_size, "clusters": clusters}.items():
         check_count(name, value)
@@ -262,7 +269,7 @@ def _run(
         with np.load(folder / "result.npz", allow_pickle=False) as stored:
             result = dict(stored)
         file = folder / "model.tflite"
-        return result, file.read_bytes() if file.exists() else None, tuple(losses)
+        return result, share_repeated(file.read_bytes()) if file.exists() else None, tuple(losses)
 
 
 def _follow(process: subprocess.Popen[str], technique: str, losses: list[float], verbose: int) -> str | None:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kdkeras._shared_vectors import share_repeated
 from kdkeras._silence import silenced
 from kdkeras.export import _converter_process
 from kdkeras.export._progress import Progress, Verbose
@@ -78,7 +79,7 @@ def to_tflite(
             ) from crash
         except _converter_process.ConverterError as error:
             raise ConversionError(_sentence(quantize, str(error))) from error
-        return paths.output.read_bytes()
+        return share_repeated(paths.output.read_bytes())
 
 
 def where_error_starts(model: keras.Model, signature: Signature, samples: Sequence[np.ndarray]) -> str:

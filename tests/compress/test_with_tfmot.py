@@ -150,3 +150,10 @@ def test_models_that_are_no_classifiers_are_refused():
         ValueError, match=r"ends in a softmax or logits over several classes. Received: .* sigmoid over 1"
     ):
         compress.with_tfmot(sigmoid, "qat", np.ones((4, 6)), np.array([0, 1, 0, 1]))
+
+
+def test_models_of_several_inputs_or_outputs_are_refused():
+    left, right = keras.Input((3,)), keras.Input((3,))
+    model = keras.Model([left, right], layers.Dense(2)(layers.Concatenate()([left, right])), name="pair")
+    with pytest.raises(ValueError, match=r"one input and one output. Received: 'pair', with 2 and 1"):
+        compress.with_tfmot(model, "prune", [np.ones((4, 3)), np.ones((4, 3))], np.array([0, 1, 0, 1]))
