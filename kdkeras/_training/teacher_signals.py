@@ -168,7 +168,7 @@ class TeacherSignals:
                 )
             return None
         if self._frozen is None:
-            from kdkeras._training.frozen import AUTOMATIC_LIMIT, HARD_LIMIT, FreezeError, freeze
+            from kdkeras._frozen import AUTOMATIC_LIMIT, HARD_LIMIT, FreezeError, freeze
 
             try:
                 self._frozen = freeze(self.extractor, self.probed, limit=HARD_LIMIT if required else AUTOMATIC_LIMIT)

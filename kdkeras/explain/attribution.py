@@ -109,10 +109,14 @@ class Explainer:
         method: A name, or a method with settings of its own.
         layer: Path of the layer, for methods that look at one; by default as for `attribute`.
         batch_size: Samples per pass.
+        freeze: Whether the weights that the model has at the first call become constants, on TensorFlow: MobileNetV2's
+            Grad-CAM then takes two thirds of the time (`benchmarks/grad_cam_speed.py`), and what the model learns later
+            is not seen. Default `False`.
 
     Raises:
         TypeError: `model` is not a Keras model, or `method` neither a name nor a method.
-        ValueError: The method is not known, or looks at no layer and is given one.
+        ValueError: The method is not known, or looks at no layer and is given one. At the first call: the weights
+            cannot become constants, and why.
 
     Example:
         >>> import keras, numpy as np
@@ -124,7 +128,13 @@ class Explainer:
     """
 
     def __init__(
-        self, model: keras.Model, method: str | Method = "grad_cam", layer: str | None = None, *, batch_size: int = 32
+        self,
+        model: keras.Model,
+        method: str | Method = "grad_cam",
+        layer: str | None = None,
+        *,
+        batch_size: int = 32,
+        freeze: bool = False,
     ) -> None:
         if not isinstance(model, keras.Model):
             raise TypeError(f"A model must be a `keras.Model`. Received: {model!r} of type {type(model).__name__}.")
@@ -133,7 +143,7 @@ class Explainer:
             raise ValueError(
                 f"'{self.method.name}' looks at the input, at no layer. Received: layer={layer!r}. Leave it out."
             )
-        self._readers = Readers(model)
+        self._readers = Readers(model, freeze=freeze)
 
     def __call__(self, x: Any, target: Any = None) -> Explanation:
         """Explain samples.

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from kdkeras._training.frozen import FreezeError, freeze
+from kdkeras._frozen import FreezeError, freeze
 from kdkeras.inputs import input_specs
 from kdkeras.signals import Extractor
 
@@ -157,7 +157,7 @@ def test_no_gradient_and_no_change_of_the_teacher():
 def test_memory_is_stated(caplog):
     with caplog.at_level(logging.INFO, logger="kdkeras"):
         frozen_of(keras.Sequential([keras.Input((500,)), layers.Dense(500, use_bias=False)], name="wide"))
-    assert "Teacher 'wide' is frozen: 1.0 MB of weights become constants (about 16 MB while" in caplog.text
+    assert "Model 'wide' is frozen: 1.0 MB of weights become constants (about 16 MB while" in caplog.text
 
 
 class Length(layers.Layer):

@@ -1,12 +1,13 @@
-"""The teacher as a graph of constants: TensorFlow then folds its BatchNorm into its convolutions, once.
+"""A model as a graph of constants: TensorFlow then folds its BatchNorm into its convolutions, once.
 
-TensorFlow only. A teacher never changes in training, but a traced step reads its weights from variables, so the graph
-optimiser must leave `gamma / sqrt(variance + epsilon)` and every layout change of a kernel in each step. Where the same
-weights stand in the graph as constants, it computes them once, when the step is compiled.
+TensorFlow only. A teacher never changes in training, nor a model while it is explained, but a traced function reads
+their weights from variables, so the graph optimiser must leave `gamma / sqrt(variance + epsilon)` and every layout
+change of a kernel in each call. Where the same weights stand in the graph as constants, it computes them once, when the
+function is compiled.
 
-The weights are replaced through Keras' own `StatelessScope` while the step is traced, and not by rewriting the graph
-(`convert_variables_to_constants_v2`): it is as fast, takes less memory, keeps loops, and whatever reads a weight behind
-Keras' back still reads the variable, which is right, only not faster.
+The weights are replaced through Keras' own `StatelessScope` while the function is traced, and not by rewriting the
+graph (`convert_variables_to_constants_v2`): it is as fast, takes less memory, keeps loops, and whatever reads a weight
+behind Keras' back still reads the variable, which is right, only not faster.
 """
 
 from __future__ import annotations
@@ -37,20 +38,20 @@ _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 
 
 class FreezeError(ValueError):
-    """A teacher cannot be turned into constants safely; the message says why."""
+    """A model cannot be turned into constants safely; the message says why."""
 
 
-class FrozenTeacher:
-    """A teacher's forward pass with its weights as constants, to be called where a step is traced.
+class Frozen:
+    """A model's forward pass with its weights as constants, to be called where a function is traced.
 
     Made by `freeze`. Each function that is traced holds its own copy of the constants. A function that was traced
-    before the teacher's weights changed must be traced again: see `is_current`.
+    before the model's weights changed must be traced again: see `is_current`.
 
     Args:
-        extractor: Reads the teacher.
+        extractor: Reads the model.
 
     Attributes:
-        extractor: Reads the teacher.
+        extractor: Reads the model.
         bytes: Size of the weights that become constants.
         seconds: Time that `freeze` took.
     """
@@ -64,12 +65,12 @@ class FrozenTeacher:
         self.seconds = 0.0
 
     def __call__(self, inputs: Any, explain: Mapping[str, Explain] | None = None) -> Signals:
-        """Return the teacher's signals for `inputs`, with `training=False`.
+        """Return the model's signals for `inputs`, with `training=False`.
 
-        Outside of a traced function, where there is no graph to hold constants, the teacher itself is run.
+        Outside of a traced function, where there is no graph to hold constants, the model itself is run.
 
         Args:
-            inputs: Tensors, nested as the teacher takes them.
+            inputs: Tensors, nested as the model takes them.
             explain: As for the extractor.
 
         Returns:
@@ -82,32 +83,32 @@ class FrozenTeacher:
             return self.extractor(inputs, training=False, explain=explain)
 
     def is_current(self) -> bool:
-        """Return whether the teacher's weights are still those that become constants, to the bit."""
+        """Return whether the model's weights are still those that become constants, to the bit."""
         return all(np.array_equal(variable.numpy(), value, equal_nan=True) for variable, value in self._weights)
 
 
-def freeze(extractor: Extractor, inputs_spec: Any, *, probe: Any = None, limit: int = AUTOMATIC_LIMIT) -> FrozenTeacher:
-    """Return a teacher whose weights are constants, after checking that its outputs are the same.
+def freeze(extractor: Extractor, inputs_spec: Any, *, probe: Any = None, limit: int = AUTOMATIC_LIMIT) -> Frozen:
+    """Return a model whose weights are constants, after checking that its outputs are the same.
 
-    May be called while a step is traced.
+    May be called while a function is traced.
 
     Args:
-        extractor: Reads the teacher. It must have run once, so that all weights exist.
-        inputs_spec: Shapes and dtypes of the teacher's inputs, in its nest; `None` for open axes.
+        extractor: Reads the model. It must have run once, so that all weights exist.
+        inputs_spec: Shapes and dtypes of the model's inputs, in its nest; `None` for open axes.
         probe: A few samples to check with, nested as `inputs_spec`. By default random numbers; zeros and ones where the
             inputs are integers.
         limit: Refuse more than this many bytes of weights; never more than 1 GiB. The default is what
             `freeze_teacher="auto"` allows.
 
     Returns:
-        The `FrozenTeacher`.
+        The `Frozen`.
 
     Raises:
-        FreezeError: It is not safe; the message is the reason, without the teacher's name.
+        FreezeError: It is not safe; the message is the reason, without the model's name.
 
     Example:
         >>> import keras, tensorflow as tf
-        >>> from kdkeras._training.frozen import freeze
+        >>> from kdkeras._frozen import freeze
         >>> from kdkeras.signals import Extractor
         >>> teacher = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
         >>> frozen = freeze(Extractor(teacher), teacher.inputs[0])
@@ -126,11 +127,11 @@ def freeze(extractor: Extractor, inputs_spec: Any, *, probe: Any = None, limit: 
             frozen = _checked(extractor, inputs_spec, probe)
         except FreezeError:
             raise
-        except Exception as error:  # whatever a model's own code may raise on a probe: the teacher stays as it is
+        except Exception as error:  # whatever a model's own code may raise on a probe: the model stays as it is
             raise FreezeError(f"it failed on a probe ({type(error).__name__}: {error})") from error
     frozen.seconds = time.perf_counter() - start
     _LOG.info(
-        "Teacher '%s' is frozen: %.1f MB of weights become constants (about %.0f MB while a step is compiled); "
+        "Model '%s' is frozen: %.1f MB of weights become constants (about %.0f MB while a function is compiled); "
         "checked in %.1f s.",
         model.name,
         frozen.bytes / 1e6,
@@ -140,15 +141,15 @@ def freeze(extractor: Extractor, inputs_spec: Any, *, probe: Any = None, limit: 
     return frozen
 
 
-def _checked(extractor: Extractor, inputs_spec: Any, probe: Any) -> FrozenTeacher:
-    """Return the frozen teacher, once its outputs on a probe were those of the live one."""
+def _checked(extractor: Extractor, inputs_spec: Any, probe: Any) -> Frozen:
+    """Return the frozen model, once its outputs on a probe were those of the live one."""
     specs = keras.tree.map_structure(lambda spec: tf.TensorSpec(spec.shape, spec.dtype), inputs_spec)
     samples = keras.tree.map_structure(_sample, specs) if probe is None else probe
     samples = keras.tree.map_structure(lambda spec, value: tf.constant(value, spec.dtype), specs, samples)
     live = _traced(lambda inputs: extractor(inputs, training=False), specs)
     _refuse_ops(live)
-    frozen = FrozenTeacher(extractor)
-    # Compiled like the step, and dropped when this function returns: its memory serves the step's own compilation.
+    frozen = Frozen(extractor)
+    # Compiled like what is traced later, and dropped when this function returns: its memory serves that compilation.
     _refuse_difference(_tensors(live(samples)), _tensors(_traced(frozen, specs)(samples)), _tolerance(extractor.model))
     return frozen
 
@@ -187,7 +188,7 @@ def _tolerance(model: keras.Model) -> float:
     return max([_TOLERANCE[dtype] for dtype in dtypes & set(_TOLERANCE)], default=_FLOAT_TOLERANCE)
 
 
-# --- reasons to leave a teacher as it is -----------------------------------------------------------------------------
+# --- reasons to leave a model as it is -----------------------------------------------------------------------------
 
 
 def _refuse_distribution(model: keras.Model) -> None:
@@ -200,7 +201,7 @@ def _refuse_size(size: int, limit: int) -> None:
     if size > limit:
         raise FreezeError(
             f"its weights are {size / 1e6:.1f} MB, more than the {limit / 1e6:.1f} MB allowed (as constants they take "
-            f"about {_COPIES} times as much while a step is compiled)"
+            f"about {_COPIES} times as much while a function is compiled)"
         )
 
 
@@ -209,7 +210,7 @@ def _refuse_ops(live: Any) -> None:
     found = set(_ops(live.graph.as_graph_def()))
     calls = found & _CALLS
     if calls:
-        # TensorFlow would keep its trace, which holds constants of one step, for the next step and the live teacher.
+        # TensorFlow would keep its trace, which holds constants of one step, for the next one and the live model.
         raise FreezeError("it calls a `tf.function`, whose trace is shared with other callers")
     stateful = {name for name in found - _READS if op_def_registry.get(name).is_stateful}
     if stateful:
