@@ -28,6 +28,7 @@ from kdkeras import Cached, Distiller, compress, datasets, evaluate, export, los
 from kdkeras.signals import predict_logits
 
 SEEDS, IMAGES, CALIBRATION = (0, 1, 2), 20_000, 256
+ROUNDS = 3  # of timing
 EPOCHS, MORE, BATCH = 12, 3, 64
 RATE, LOWER = 3e-3, 5e-4
 TEMPERATURE, ALPHA = 1.0, 0.5  # of the facts that this repeats
@@ -192,32 +193,42 @@ def ways(trial):
     yield "half the MACs + KD, int8", lambda: (narrower(), "int8")
 
 
-def measure(trial, way, make):
-    """Return the record of one way."""
+def measured(trial):
+    """Return the records of all ways of one student and one seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {way: Path(folder) / f"{number}.tflite" for number, (way, _) in enumerate(ways(trial))}
+        records = [measure(trial, way, make, paths[way]) for way, make in ways(trial)]
+        times = timed(paths)
+    return [record | {"latency_ms": times[record["way"]]} for record in records]
+
+
+def timed(paths):
+    """Return the latency of each file in milliseconds: the median of rounds over all of them."""
+    print("timing", flush=True)
+    rounds = [{way: export.benchmark(path, threads=(1,)) for way, path in paths.items()} for _ in range(ROUNDS)]
+    return {way: statistics.median(each[way].runs[0].latency.median for each in rounds) for way in paths}
+
+
+def measure(trial, way, make, path):
+    """Return the record of one way but for its latency, and write its file."""
     start = time.perf_counter()
     model, mode = make()
     seconds = time.perf_counter() - start
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "student.tflite"
-        if mode == "file":
-            model.save(path)
-        else:
-            # Nothing is refused for its accuracy: what is lost is what is measured.
-            options = {"calibration": trial.x[:CALIBRATION], "min_agreement": 0, "card": None, "verbose": 0}
-            export.tflite(model, path, quantize=mode, **options)
-        answers = export.load(path)(trial.x_test)
-        timed = export.benchmark(path, threads=(1,))
-        size = path.stat().st_size
-        zipped = _zipped(path)
+    if mode == "file":
+        model.save(path)
+    else:
+        # Nothing is refused for its accuracy: what is lost is what is measured.
+        options = {"calibration": trial.x[:CALIBRATION], "min_agreement": 0, "card": None, "verbose": 0}
+        export.tflite(model, path, quantize=mode, **options)
+    answers = export.load(path)(trial.x_test)
     counted = None if mode == "file" else evaluate.count(compress.strip(model))
     return {
         "student": trial.name,
         "seed": trial.seed,
         "way": way,
         "accuracy": float((answers.argmax(axis=1) == trial.y_test).mean()),
-        "bytes": size,
-        "zip_bytes": zipped,
-        "latency_ms": timed.runs[0].latency.median,
+        "bytes": path.stat().st_size,
+        "zip_bytes": _zipped(path),
         "macs": None if counted is None else counted.macs,
         "parameters": None if counted is None else counted.parameters,
         "sparsity": None if mode == "file" else compress.sparsity(compress.strip(model)).share,
@@ -315,7 +326,7 @@ def main():
             if any((run["student"], run["seed"]) == (student, seed) for run in runs):
                 continue
             trial = Trial(student, seed, options.images, options.epochs)
-            runs += [measure(trial, way, make) for way, make in ways(trial)]
+            runs += measured(trial)
             print(f"\n{student}, seed {seed}\n{table(runs, student)}", flush=True)
             if whole:
                 write(runs)
