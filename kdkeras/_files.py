@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -36,16 +37,34 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         '{}'
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _beside(target)
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """Raise what writing a file would raise, before the work whose result it will hold.
+
+    Args:
+        path: The file that will be written. Its folder is made if it is missing; what stands there stays.
+
+    Raises:
+        OSError: The folder cannot be written, or `path` is a folder.
+
+    Example:
+        >>> from kdkeras._files import check_place
+        >>> check_place("/dev/null/model.keras")
+        Traceback (most recent call last):
+        FileExistsError: [Errno 17] File exists: '/dev/null/model.keras'
+    """
+    target = Path(path)
+    _beside(target).unlink()
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
 
 
 def replace_together(path: Path, content: bytes, companions: Mapping[Path, bytes | None]) -> None:
@@ -80,6 +99,17 @@ def replace_together(path: Path, content: bytes, companions: Mapping[Path, bytes
         stack.enter_context(atomic_path(path)).write_bytes(content)
         for companion in companions:
             companion.unlink(missing_ok=True)
+
+
+def _beside(target: Path) -> Path:
+    """Make an empty file beside `target`; an error names `target`, the path that the user knows."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}-", suffix=target.suffix, dir=target.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error
+    os.close(handle)
+    return Path(name)
 
 
 def _umask() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kdkeras._files import atomic_path
+from kdkeras._files import atomic_path, check_place
 
 
 def test_replaces_only_on_success(tmp_path):
@@ -21,6 +21,25 @@ def test_replaces_only_on_success(tmp_path):
         raise RuntimeError
     assert target.read_text() == "one"
     assert [path.name for path in target.parent.iterdir()] == ["report.html"]
+
+
+def test_a_place_is_checked_before_the_work(tmp_path):
+    target = tmp_path / "new" / "model.keras"
+    check_place(target)
+    assert list(target.parent.iterdir()) == []
+    target.write_text("old")
+    check_place(target)
+    assert target.read_text() == "old"
+    with pytest.raises(IsADirectoryError, match="new"):
+        check_place(target.parent)
+
+
+def test_an_error_names_the_file_that_was_asked_for(tmp_path):
+    (tmp_path / "file").touch()
+    for write in (check_place, lambda path: atomic_path(path).__enter__()):
+        with pytest.raises(OSError, match=r"Not a directory|File exists") as caught:
+            write(tmp_path / "file" / "model.keras")
+        assert caught.value.filename == str(tmp_path / "file" / "model.keras")
 
 
 def test_full_disk_leaves_the_old_file(tmp_path):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kdkeras._files import check_place
 from kdkeras.cli import _data, _models
 
 _BY = ("quantize", "prune", "cluster", "channels")
@@ -44,6 +45,7 @@ def _run(options: argparse.Namespace) -> None:
     source = _models.check_file(options.model)
     out = source.with_name(f"{source.stem}-{options.by}.keras") if options.out is None else Path(options.out)
     _check(options, out)
+    check_place(out)
     _models.quiet_tensorflow()
     import keras
 

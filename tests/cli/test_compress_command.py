@@ -85,6 +85,13 @@ def test_bad_input_is_one_sentence(folder, arguments, said, capsys):
     assert sorted(folder.iterdir()) == names
 
 
+def test_a_place_that_cannot_be_written_is_said_before_the_training(folder, capsys):
+    assert run(folder, "--by", "prune", "-o", folder / "data.npz" / "s.keras") == 2
+    printed = capsys.readouterr()
+    assert "data.npz/s.keras': File exists. Nothing was written. Check the path" in printed.err
+    assert "epoch" not in printed.out + printed.err
+
+
 def test_a_model_that_is_no_classifier_is_refused(folder, capsys):
     words = ["compress", folder / "regression.keras", "--by", "prune", "--train", folder / "data.npz"]
     assert cli.main([str(word) for word in words]) == 2
