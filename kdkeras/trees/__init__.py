@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from kdkeras.trees.counterfactual import Counterfactual as Counterfactual
+from kdkeras.trees.optimizer import default_optimizer as default_optimizer
 from kdkeras.trees.rule_list import Condition as Condition
 from kdkeras.trees.rule_list import Rule as Rule
 from kdkeras.trees.sample_explanation import SampleExplanation as SampleExplanation

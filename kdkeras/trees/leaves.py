@@ -14,9 +14,15 @@ from keras import ops
 
 from kdkeras.trees import checks, objectives, transfer
 
+# Steps of Adam are as large as its rate, and the logits of a leaf have further to go than the weights of a split: with
+# leaves ten times as fast as splits, samples spread over leaves that know their class. From cross-validation on digits.
+SPEED = 10.0
+
 
 class ClassLeaves:
-    """Leaves that hold a class distribution Q = softmax(φ).
+    """Leaves that hold a class distribution Q = softmax(10 φ).
+
+    The factor lets leaves learn faster than splits under Adam and its kin, which ignore the scale of a gradient.
 
     Args:
         num_classes: Number of classes.
@@ -28,7 +34,7 @@ class ClassLeaves:
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
         self.metrics = [objectives.accuracy]
-        self.initializer = keras.initializers.RandomNormal(stddev=0.01)
+        self.initializer = keras.initializers.RandomNormal(stddev=0.01 / SPEED)
 
     def head(self, dtype: str) -> keras.layers.Layer:
         """A softmax returns normalised probabilities unchanged: this head gives losses and teachers the logits."""
@@ -36,20 +42,20 @@ class ClassLeaves:
 
     def values(self, phi: Any) -> Any:
         """Q."""
-        return ops.softmax(phi)
+        return ops.softmax(SPEED * phi)
 
     def mix(self, leaves: Any, phi: Any) -> Any:
         """Log ΣPQ, by products: integer TFLite cannot represent sums of logarithms."""
-        return ops.log(ops.maximum(ops.matmul(leaves, ops.softmax(phi)), keras.config.epsilon()))
+        return ops.log(ops.maximum(ops.matmul(leaves, self.values(phi)), keras.config.epsilon()))
 
     def mix_in_training(self, log_path: Any, phi: Any) -> Any:
         """Log ΣPQ, in log space."""
-        return objectives.mixture_log_probabilities(log_path, ops.log_softmax(phi))
+        return objectives.mixture_log_probabilities(log_path, ops.log_softmax(SPEED * phi))
 
     def loss(self, objective: str, y: Any, log_path: Any, phi: Any) -> Any:
         """Cross-entropy in log space, from labels, one-hot or soft targets."""
         targets = ops.cast(objectives.as_probabilities(y, self.num_classes), log_path.dtype)
-        return self.objectives[objective](targets, log_path, ops.log_softmax(phi))
+        return self.objectives[objective](targets, log_path, ops.log_softmax(SPEED * phi))
 
     def check_targets(self, y: Any, samples: int) -> np.ndarray:
         """Class numbers or class probabilities."""

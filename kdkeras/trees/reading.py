@@ -44,7 +44,7 @@ class Readable:
         return Anatomy(
             filters=kernel.T.reshape(-1, *self.sample_shape),
             biases=biases,
-            leaves=ops.convert_to_numpy(self.leaves.values(self.leaf_logits)),
+            leaves=ops.convert_to_numpy(self.leaves.values(self.phi)),
             node_mass=mass,
             leaf_mass=np.stack([mass - right, right], axis=1)[last].ravel(),
             task=self.leaves.task,

@@ -112,7 +112,7 @@ class Answerable(Readable):
             >>> tree = SoftDecisionTree(depth=1, num_classes=2)
             >>> tree.build((None, 2))
             >>> tree.splits.set_weights([np.array([[3.0], [4.0]]), np.array([0.0])])  # right where 3a + 4b > 0
-            >>> _ = tree.leaf_logits.assign([[2.0, 0.0], [0.0, 2.0]])
+            >>> _ = tree.phi.assign([[0.2, 0.0], [0.0, 0.2]])  # leaves are softmax(10 φ)
             >>> answer = tree.counterfactual(np.array([-3.0, -4.0]), feature_names=["a", "b"])
             >>> answer.sample.round(2)  # the projection onto 3a + 4b = 0, and a little further
             array([0., 0.], dtype=float32)

@@ -13,9 +13,9 @@ from keras import ops
 
 from kdkeras.inputs import is_array_like
 from kdkeras.trees import checks, feature_subsets, objectives, routing
-from kdkeras.trees.cosine_decay import LEARNING_RATE, CosineDecay
 from kdkeras.trees.inverse_temperature import LEARNED, InverseTemperature
 from kdkeras.trees.leaves import ClassLeaves, MeanLeaves
+from kdkeras.trees.optimizer import CosineDecay, default_optimizer
 from kdkeras.trees.reasons import Answerable
 
 EPOCHS = 80  # from cross-validation on digits, between 40 and 100
@@ -26,7 +26,7 @@ class SoftDecisionTree(Answerable, keras.Model):
     """A decision tree that is trained by gradient descent and explains each prediction by one path.
 
     Every split i weighs all features and sends a sample right with probability p_i = σ(β(x·w_i + b_i)); every leaf ℓ
-    holds one class distribution Q_ℓ = softmax(φ_ℓ). The prediction is the mixture Σ_ℓ P_ℓ Q_ℓ, with P_ℓ the product
+    holds one class distribution Q_ℓ = softmax(10 φ_ℓ). The prediction is the mixture Σ_ℓ P_ℓ Q_ℓ, with P_ℓ the product
     of the probabilities on the way to the leaf. Calling the tree returns the mixture, shape (batch, num_classes), so
     it evaluates, exports and distils like any softmax model.
 
@@ -151,7 +151,7 @@ class SoftDecisionTree(Answerable, keras.Model):
             self._restrict_splits(features, size)
         self.splits.build((None, features))
         self.center = self._statistic(np.zeros(features), "center")  # of the samples: the splits learn around it
-        self.leaf_logits = self.add_weight(
+        self.phi = self.add_weight(  # what `leaves` makes Q or μ of
             shape=(2**self.depth, self.num_classes),
             initializer=self.leaves.initializer,
             autocast=False,
@@ -194,10 +194,10 @@ class SoftDecisionTree(Answerable, keras.Model):
         logits = self.node_logits(x, training)
         if not training:
             _, leaves = routing.reach_probabilities(logits)
-            return self.head(self.leaves.mix(leaves, self.leaf_logits))
+            return self.head(self.leaves.mix(leaves, self.phi))
         log_path = routing.log_path_probabilities(logits)
         self.add_loss(self.penalty * self._balance(log_path))
-        y_pred = self.head(self.leaves.mix_in_training(log_path, self.leaf_logits))
+        y_pred = self.head(self.leaves.mix_in_training(log_path, self.phi))
         self._latest = y_pred, log_path
         return y_pred
 
@@ -238,8 +238,8 @@ class SoftDecisionTree(Answerable, keras.Model):
         """Configure the training, as `keras.Model.compile` does, with the tree's own defaults.
 
         Args:
-            optimizer: Default: Adam, whose rate `fit` lowers from 0.02 to 0 along a cosine over the epochs. A given
-                optimizer is used as it is.
+            optimizer: Default: `kdkeras.trees.default_optimizer()`, Adam with weight decay on the splits, whose rate
+                `fit` lowers from 0.02 to 0 along a cosine over the epochs. A given optimizer is used as it is.
             loss: A Keras loss on the class probabilities. Default: the tree's `objective`, computed in log space from
                 labels, one-hot or soft targets.
             metrics: As in Keras.
@@ -249,7 +249,7 @@ class SoftDecisionTree(Answerable, keras.Model):
         self._has_own_loss = loss is None
         self._leaf_functions = {}
         super().compile(
-            optimizer=keras.optimizers.Adam(LEARNING_RATE) if optimizer is None else optimizer,
+            optimizer=default_optimizer() if optimizer is None else optimizer,
             loss=loss,
             metrics=metrics,
             **kwargs,
@@ -277,7 +277,7 @@ class SoftDecisionTree(Answerable, keras.Model):
             log_path = of_call[1]
         else:
             log_path = routing.log_path_probabilities(self.node_logits(x, training))
-        per_sample = self.leaves.loss(self.objective, y, log_path, self.leaf_logits)  # (b,)
+        per_sample = self.leaves.loss(self.objective, y, log_path, self.phi)  # (b,)
         if sample_weight is not None:
             per_sample = per_sample * ops.cast(ops.reshape(sample_weight, (-1,)), per_sample.dtype)
         return ops.mean(per_sample) + sum(self.losses)
@@ -443,4 +443,4 @@ class SoftDecisionTree(Answerable, keras.Model):
             return super().predict_step(data)
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         leaf = routing.choose_leaf(self.node_logits(x), self._mode)
-        return ops.take(self.leaves.values(self.leaf_logits), leaf, axis=0)
+        return ops.take(self.leaves.values(self.phi), leaf, axis=0)

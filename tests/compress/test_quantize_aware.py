@@ -82,6 +82,7 @@ def test_a_dense_kernel_has_one_grid_and_a_convolution_one_per_filter():
     ids=lambda value: getattr(value, "name", None),
 )
 def test_eight_bits_change_little_and_macs_not_at_all(layer, shape):
+    keras.utils.set_random_seed(0)
     x = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
     model = keras.Sequential([keras.Input(shape), layer])
     copy = compress.quantize_aware(model, calibration=x)

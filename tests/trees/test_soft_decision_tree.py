@@ -33,7 +33,7 @@ def _mixture(tree, x):
     kernel, biases = (np.asarray(w.numpy(), "float64") for w in tree.splits.weights)
     centred = x.reshape(len(x), -1) - tree.center.numpy()
     p = 1 / (1 + np.exp(-tree.beta * (centred @ kernel + biases)))
-    leaves = np.exp(tree.leaf_logits.numpy().astype("float64"))
+    leaves = np.exp(10 * tree.phi.numpy().astype("float64"))
     leaves /= leaves.sum(axis=1, keepdims=True)
     prediction = 0
     for leaf in range(2**tree.depth):
@@ -100,7 +100,7 @@ def test_the_reported_loss_is_the_objective(objective):
     tree.compile()
     loss = tree.evaluate(x, y, batch_size=50, verbose=0)
     log_path = routing.log_path_probabilities(tree.node_logits(x))
-    log_leaves = keras.ops.log_softmax(tree.leaf_logits)
+    log_leaves = keras.ops.log_softmax(10 * tree.phi)
     expected = objectives.OBJECTIVES[objective](np.eye(3, dtype="float32")[y], log_path, log_leaves)
     assert loss == pytest.approx(float(np.mean(expected)), rel=1e-5)
 

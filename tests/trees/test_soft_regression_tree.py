@@ -25,7 +25,7 @@ def test_it_learns_means_and_predicts_their_mixture(trained):
     predicted = tree.predict(x, verbose=0)
     assert ((predicted - y) ** 2).mean() < 0.1 * y.var()
     _, leaves = routing.reach_probabilities(tree.node_logits(x))
-    np.testing.assert_allclose(predicted, np.asarray(leaves) @ tree.leaf_logits.numpy(), atol=1e-5)
+    np.testing.assert_allclose(predicted, np.asarray(leaves) @ tree.phi.numpy(), atol=1e-5)
     best = np.asarray(routing.best_leaf(tree.node_logits(x)))
     np.testing.assert_allclose(tree.predict(x, verbose=0, mode="best_leaf"), tree.anatomy().leaves[best], atol=1e-6)
     assert set(tree.history.history) == {"loss"}
@@ -38,7 +38,7 @@ def test_the_reported_loss_is_the_squared_error(objective):
     tree.compile()
     loss = tree.evaluate(x, y, batch_size=50, verbose=0)
     log_path = np.asarray(routing.log_path_probabilities(tree.node_logits(x)), "float64")
-    means = tree.leaf_logits.numpy()
+    means = tree.phi.numpy()
     mixture = ((y - np.exp(log_path) @ means) ** 2).mean()
     path = (np.exp(log_path) * ((y[:, None] - means) ** 2).mean(axis=2)).sum(axis=1).mean()
     assert loss == pytest.approx(mixture if objective == "mixture" else path, rel=1e-5)

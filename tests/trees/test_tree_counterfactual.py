@@ -18,7 +18,7 @@ def _hand_set(kernel, biases, leaves, shape=None):
     tree = SoftDecisionTree(kernel.shape[1].bit_length(), max(leaves) + 1)
     tree.build((None, *(shape or kernel.shape[:1])))
     tree.splits.set_weights([kernel, np.asarray(biases, "float32")])
-    tree.leaf_logits.assign(3.0 * np.eye(max(leaves) + 1)[leaves])
+    tree.phi.assign(0.3 * np.eye(max(leaves) + 1)[leaves])
     return tree
 
 

@@ -16,7 +16,7 @@ def hand_set(kernel, biases, leaf_logits, center=0.0):
     tree = SoftDecisionTree(depth, len(leaf_logits[0]))
     tree.build((None, kernel.shape[0]))
     tree.splits.set_weights([kernel, np.asarray(biases, "float32")])
-    tree.leaf_logits.assign(leaf_logits)
+    tree.phi.assign(np.asarray(leaf_logits) / 10)
     tree.center.assign(np.full(kernel.shape[0], center, "float32"))
     return tree
 

@@ -31,7 +31,7 @@ def test_a_compiled_step_sees_beta_move():
     x, _ = _data()
     tree = SoftDecisionTree(2, 2)
     tree.build((None, 6))
-    tree.leaf_logits.assign([[3.0, 0.0], [0.0, 3.0], [3.0, 0.0], [0.0, 3.0]])
+    tree.phi.assign([[0.3, 0.0], [0.0, 0.3], [0.3, 0.0], [0.0, 0.3]])
     soft = tree.predict(x, verbose=0)
     tree.beta = 50.0
     crisp = tree.predict(x, verbose=0)
@@ -160,3 +160,24 @@ def test_a_tree_routes_on_convolutions_that_train_with_it():
     assert (model.predict(x[200:], verbose=0).argmax(axis=1) == y[200:]).mean() > 0.9
     features = stem.predict(x[200:201], verbose=0)
     assert tree.explain_sample(features[0]).steps[0].contributions.shape == (4,)
+
+
+def test_the_default_optimizer_shrinks_filters_and_nothing_else():
+    tree = SoftDecisionTree(2, 3, beta="learned")
+    tree.build((None, 4))
+    for variable in tree.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    optimizer = kdkeras.trees.default_optimizer(0.1)
+    optimizer.build(tree.trainable_variables)
+    optimizer.apply([keras.ops.zeros(variable.shape) for variable in tree.trainable_variables])
+    after = {variable.name: float(variable.numpy().mean()) for variable in tree.trainable_variables}
+    assert after.pop("kernel") == pytest.approx(1 - 0.1 * 0.1)
+    assert after == dict.fromkeys(("phi", "bias", "log_beta"), 1.0)
+
+
+def test_leaves_learn_ten_times_as_fast_as_their_variable():
+    tree = SoftDecisionTree(1, 2)
+    tree.build((None, 1))
+    tree.phi.assign([[0.1, 0.0], [0.0, 0.3]])
+    expected = [[1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))], [1 / (1 + np.exp(3)), 1 / (1 + np.exp(-3))]]
+    np.testing.assert_allclose(tree.anatomy().leaves, expected, rtol=1e-5)
