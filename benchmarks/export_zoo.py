@@ -210,18 +210,29 @@ def trained(name):
     for layer in model._flatten_layers():
         if isinstance(layer, layers.BatchNormalization):
             layer.momentum = 0.9  # Keras' applications have 0.999, whose averages a few hundred steps do not fill
-    y = labels[:TRAIN]
-    if name == "several_inputs_and_outputs":
-        losses = {"digit": "sparse_categorical_crossentropy", "odd": "binary_crossentropy"}
-        y = {"digit": y, "odd": y % 2}
-    else:
-        losses = "sparse_categorical_crossentropy"
+    y, losses = targets(name)
     if name == "soft_decision_tree":
         model.fit(first, y, epochs=entry.epochs, verbose=0)
     else:
         model.compile(keras.optimizers.Adam(3e-3), losses)
         model.fit(first, y, epochs=entry.epochs, batch_size=50, verbose=0)
     return model, first, rest, labels[TRAIN:]
+
+
+def targets(name):
+    """Return the training targets of a model of the zoo, and its losses."""
+    y = load_digits().target[:TRAIN]
+    if name == "several_inputs_and_outputs":
+        return {"digit": y, "odd": y % 2}, {"digit": "sparse_categorical_crossentropy", "odd": "binary_crossentropy"}
+    return y, "sparse_categorical_crossentropy"
+
+
+def accuracy_of_file(path, x, labels):
+    """Return the share of right classes that a TFLite file names."""
+    lite = export.load(path)
+    given = x if len(lite.input_dtypes) > 1 else {next(iter(lite.input_dtypes)): x}
+    outputs = lite.run(given)
+    return accuracy(next(values for values in outputs.values() if values.shape[-1] == 10), labels)
 
 
 def accuracy(outputs, labels):
@@ -244,19 +255,13 @@ def measure(name):
             except (export.ConversionError, export.ExportParityError, ValueError) as error:
                 yield record | {"refused": type(error).__name__, "message": str(error).replace(str(path), "FILE")}
                 continue
-            lite = export.load(path)
-            given = rest if len(lite.input_dtypes) > 1 else {next(iter(lite.input_dtypes)): rest}
             yield record | {
                 "bytes": result.bytes,
                 "agreement": result.agreement,
                 "max_rel_error": result.max_rel_error,
-                "accuracy": accuracy(_class_output(lite.run(given)), labels),
+                "accuracy": accuracy_of_file(path, rest, labels),
                 "latency_ms": result.latency_1_thread.median,
             }
-
-
-def _class_output(outputs):
-    return next(values for name, values in outputs.items() if values.shape[-1] == 10)
 
 
 def table(records):
@@ -293,28 +298,38 @@ weights): the page is about what converts, not about how good the models are.
 """
 
 
-def main():
-    """Measure, write the record and the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def write(path, runs, packages, page_path, text):
+    """Write the record of a script of this folder, and the page of the documentation that is made of it."""
+    record = {
+        "command": f"python benchmarks/{path.stem}.py",
+        "seed": SEED,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {each: version(each) for each in packages},
+        "runs": runs,
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    page_path.write_text(text, encoding="utf-8")
+
+
+def again(description, path, measure, table):
+    """Measure the models that the command line names anew, and yield the whole record after each of them."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=ZOO, default=list(ZOO))
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    kept = json.loads(RECORD.read_text(encoding="utf-8"))["runs"] if RECORD.exists() else []
+    kept = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
     for name in options.only:
         found = list(measure(name))
         print(table(found), flush=True)
         kept = [record for record in kept if record["model"] != name] + found
-        order = list(ZOO)
-        kept.sort(key=lambda record: (order.index(record["model"]), MODES.index(record["mode"])))
-        record = {
-            "command": "python benchmarks/export_zoo.py",
-            "seed": SEED,
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "versions": {each: version(each) for each in ("kdkeras", "keras", "tensorflow", "ai-edge-litert")},
-            "runs": kept,
-        }
-        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(page(kept), encoding="utf-8")
+        kept.sort(key=lambda record: list(ZOO).index(record["model"]))  # stable: modes stay as measured
+        yield kept
+
+
+def main():
+    """Measure, write the record and the page."""
+    for runs in again(__doc__, RECORD, measure, table):
+        write(RECORD, runs, ("kdkeras", "keras", "tensorflow", "ai-edge-litert"), PAGE, page(runs))
 
 
 if __name__ == "__main__":
