@@ -293,15 +293,20 @@ def plot(runs, path):
                 for way, (cost, accuracy) in points.items()
                 if not any(c <= cost and a >= accuracy and (c, a) != (cost, accuracy) for c, a in points.values())
             ]
-            for number, (way, (cost, accuracy)) in enumerate(points.items(), start=1):
+            for way, (cost, accuracy) in points.items():
                 best = way in front
                 axis.scatter(cost, accuracy, s=46, marker="o" if best else "x", color="#0072b2" if best else "#999999")
-                axis.annotate(str(number), (cost, accuracy), textcoords="offset points", xytext=(5, 4), fontsize=9)
+            # One way that ruins the student would press all others together.
+            good = [accuracy for _, accuracy in points.values() if accuracy > max(a for _, a in points.values()) - 4]
+            axis.set_ylim(min(good) - 0.5, max(good) + 0.5)
+            for place, numbers in _together(list(points.values()), axis):
+                text = ", ".join(map(str, numbers))
+                axis.annotate(text, place, textcoords="offset points", xytext=(6, 5), fontsize=9)
+            below = [str(n) for n, (_, accuracy) in enumerate(points.values(), 1) if accuracy < min(good) - 0.5]
+            if below:
+                axis.text(0.98, 0.02, f"below: {', '.join(below)}", transform=axis.transAxes, ha="right", fontsize=9)
             steps = sorted(points[way] for way in front)
             axis.plot(*zip(*steps, strict=True), color="#0072b2", linewidth=1, alpha=0.5)
-            # One way that ruins the student would press all others together.
-            good = [accuracy for _, accuracy in points.values() if accuracy > max(a for _, a in points.values()) - 6]
-            axis.set_ylim(min(good) - 0.5, max(good) + 0.5)
             axis.set(xlabel=title, ylabel="test accuracy, %", title=student)
             axis.grid(alpha=0.2)
     names = [f"{number} {way}" for number, way in enumerate(dict.fromkeys(run["way"] for run in runs), start=1)]
@@ -309,6 +314,22 @@ def plot(runs, path):
     for place, text in zip((0.02, 0.36, 0.7), columns, strict=True):
         figure.text(place, -0.01, text, va="top", fontsize=9)
     figure.savefig(path, dpi=110, bbox_inches="tight")
+
+
+def _together(points, axis):
+    """Return the numbers of the points that are in sight, those that nearly touch as one: places, and their numbers."""
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    groups = []
+    for number, (x, y) in enumerate(points, start=1):
+        if not low <= y <= high:
+            continue
+        for (x0, y0), numbers in groups:
+            if abs(x - x0) < 0.05 * (right - left) and abs(y - y0) < 0.035 * (high - low):
+                numbers.append(number)
+                break
+        else:
+            groups.append(((x, y), [number]))
+    return groups
 
 
 def main():
