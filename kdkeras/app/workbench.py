@@ -20,7 +20,8 @@ from kdkeras.app.samples import Sample, Samples, load_samples
 from kdkeras.app.upload import sample_of_picture, scale_of
 from kdkeras.explain.comparison import agreement
 from kdkeras.explain.layer_choice import map_layers
-from kdkeras.explain.subject import Readers, Subject
+from kdkeras.explain.readers import Readers
+from kdkeras.explain.subject import Subject
 from kdkeras.feedback import FeedbackStore, Mark, sample_id
 from kdkeras.inputs import check_arrays, check_same_inputs, input_specs
 from kdkeras.trees import SoftDecisionTree

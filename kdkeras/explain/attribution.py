@@ -15,9 +15,10 @@ from kdkeras.explain.layer_choice import last_map_layer
 from kdkeras.explain.lime import LIME
 from kdkeras.explain.method import Method
 from kdkeras.explain.perturbation import RISE, Occlusion
+from kdkeras.explain.readers import Readers
 from kdkeras.explain.rollout import AttentionRollout
 from kdkeras.explain.shap import SHAP
-from kdkeras.explain.subject import Readers, Subject
+from kdkeras.explain.subject import Subject
 
 _CLASSES = (
     GradCAM,

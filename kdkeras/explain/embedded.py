@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from kdkeras._recorder import record
-from kdkeras.explain.subject import Readers, Subject
+from kdkeras.explain.readers import Readers
+from kdkeras.explain.subject import Subject
 from kdkeras.layer_paths import first_paths
 
 
