@@ -188,7 +188,7 @@ def _tolerance(model: keras.Model) -> float:
     return max([_TOLERANCE[dtype] for dtype in dtypes & set(_TOLERANCE)], default=_FLOAT_TOLERANCE)
 
 
-# --- reasons to leave a model as it is -----------------------------------------------------------------------------
+# --- reasons to leave a model as it is -------------------------------------------------------------------------------
 
 
 def _refuse_distribution(model: keras.Model) -> None:

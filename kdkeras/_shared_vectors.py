@@ -9,6 +9,7 @@ import numpy as np
 
 _ALIGNMENT = 16  # of the data of tensors, as the schema asks for
 _LARGE = 2**16  # bytes; weights of that size are not kept to be compared
+_LARGEST = 2**30  # bytes of a file that is written anew: the builder doubles its memory, up to 2 GB
 
 
 class _SharingBuilder(flatbuffers.Builder):
@@ -44,9 +45,11 @@ def share_repeated(content: bytes) -> bytes:
         content: The bytes of a TFLite file.
 
     Returns:
-        The bytes of the new file; the given ones where they are not more, or where weights lie behind the tables, as
-        in files of more than 2 GB.
+        The bytes of the new file; the given ones where they are not more, over 1 GB, or where weights lie behind the
+        tables.
     """
+    if len(content) > _LARGEST:
+        return content
     from ai_edge_litert import schema_py_generated as schema
 
     model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))

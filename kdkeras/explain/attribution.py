@@ -112,7 +112,8 @@ class Explainer:
         batch_size: Samples per pass.
         freeze: Whether the weights that the model has at the first call become constants, on TensorFlow: MobileNetV2's
             Grad-CAM then takes two thirds of the time (`benchmarks/grad_cam_speed.py`), and what the model learns later
-            is not seen. Default `False`.
+            is not seen. Methods that ask the model in ways of their own (the library's engine, words by their
+            embedding) are as without it. Default `False`.
 
     Raises:
         TypeError: `model` is not a Keras model, or `method` neither a name nor a method.

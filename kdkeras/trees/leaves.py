@@ -15,7 +15,8 @@ from keras import ops
 from kdkeras.trees import checks, objectives, transfer
 
 # Steps of Adam are as large as its rate, and the logits of a leaf have further to go than the weights of a split: with
-# leaves ten times as fast as splits, samples spread over leaves that know their class. From cross-validation on digits.
+# leaves ten times as fast as splits, samples spread over leaves that know their class. 1, 3, 5, 10 and 20 were tried on
+# parts of the training images of digits and Fashion-MNIST.
 SPEED = 10.0
 
 
