@@ -3,7 +3,6 @@
 import hashlib
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -52,29 +51,37 @@ def test_full_disk_leaves_the_old_file(tmp_path):
 
 
 WRITER = """
-import hashlib, pathlib, sys
+import hashlib, os, pathlib, signal, sys
 from kdkeras._files import replace_together
-path, turn = pathlib.Path(sys.argv[1]), 0
-print("ready", flush=True)
-while True:
-    turn += 1
-    content = str(turn).encode() * 5000
+
+path, calls = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+
+def write(content):
     replace_together(path, content, {path.with_suffix(".txt"): hashlib.sha256(content).hexdigest().encode()})
+
+def die(event, arguments):
+    global calls
+    if event in {"open", "os.chmod", "os.remove", "os.rename"}:
+        calls -= 1
+        if calls < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+write(b"old" * 5000)
+sys.addaudithook(die)
+write(b"new" * 5000)
 """
 
 
 def test_a_killed_writer_never_leaves_a_description_of_another_file(tmp_path):
-    path = tmp_path / "model.bin"
-    described = 0
-    for turn in range(12):
-        command = [sys.executable, "-c", WRITER, str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            process.stdout.readline()
-            time.sleep(0.01 + 0.003 * turn)
-            process.kill()
-        content = path.read_bytes()
-        assert content == content[: len(content) // 5000] * 5000  # whole, of one turn
-        if path.with_suffix(".txt").exists():
-            described += 1
+    path, seen = tmp_path / "model.bin", []
+    for calls in range(40):  # killed before its first call that touches a file, before its second, …
+        died = subprocess.run([sys.executable, "-c", WRITER, str(path), str(calls)], check=False).returncode
+        content, described = path.read_bytes(), path.with_suffix(".txt").exists()
+        assert content in {b"old" * 5000, b"new" * 5000}
+        if described:
             assert path.with_suffix(".txt").read_text() == hashlib.sha256(content).hexdigest()
-    assert described
+        if not died:
+            break
+        seen.append((content[:3], described))
+    assert (content[:3], described) == (b"new", True)
+    assert list(dict.fromkeys(seen)) == [(b"old", True), (b"old", False), (b"new", False), (b"new", True)]
