@@ -43,8 +43,7 @@ def main(folder: Path, replies: Any) -> None:
         data = dict(stored)
     tf_keras.utils.set_random_seed(job["seed"])
     model = _built(job, data)
-    bridged = _answers(model, data["samples"])
-    worst = float(np.abs(bridged - data["expected"]).max() / max(float(np.abs(data["expected"]).max()), 1e-12))
+    worst = relative_difference(_answers(model, data["samples"]), data["expected"])
     if not worst <= job["limit"]:
         raise RefusedError(
             f"the model rebuilt in tf_keras answers otherwise than the Keras model (relative difference {worst:.3g}, "
@@ -60,10 +59,15 @@ def main(folder: Path, replies: Any) -> None:
     if technique.endswith("qat"):
         model = trained.quantization_aware(model, technique)
         (folder / "model.tflite").write_bytes(_tflite(model))
-        result["answers"] = _answers(model, data["samples"])
     else:
         result |= _weights(model, job)
+    result["answers"] = _answers(model, data["samples"])
     np.savez(folder / "result.npz", **result)
+
+
+def relative_difference(answers: Any, expected: Any) -> float:
+    """Return the largest difference, over the largest of the expected numbers; used on both sides of the bridge."""
+    return float(abs(answers - expected).max() / max(float(abs(expected).max()), 1e-12))
 
 
 def _built(job: dict[str, Any], data: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ class TfmotResult:
         model: The plain Keras 3 model with the compressed weights; `None` for quantization-aware techniques.
         tflite: Of these the bytes of the int8 TFLite file; `None` for the others, whose model `export.tflite` takes.
         rebuilt_error: Largest difference of the model rebuilt in tf_keras, over the largest output.
+        returned_error: The same of `model`, which came back, to the model that tfmot made; `None` without one.
         agreement: Share of samples for which the file names the class that tfmot's own model names; `None` without one.
         losses: The loss of every epoch, of each training that the technique takes.
     """
@@ -53,6 +55,7 @@ class TfmotResult:
     model: keras.Model | None
     tflite: bytes | None
     rebuilt_error: float
+    returned_error: float | None
     agreement: float | None
     losses: tuple[float, ...]
 
@@ -135,7 +138,11 @@ def with_tfmot(
     Raises:
         TypeError: `model` is not a Keras model.
         ValueError: An argument is out of range, the data do not fit, or a layer cannot be rebuilt, which is named.
-        TfmotError: The rebuilt model answers otherwise, tfmot refuses it, or the file does not agree.
+        TfmotError: The rebuilt model answers otherwise, tfmot refuses it, or what comes back does not agree with what
+            tfmot trained.
+
+    Warns:
+        UserWarning: The model lost more than half of its accuracy on the first 256 training samples.
 
     Example:
         >>> import keras, numpy as np
@@ -195,16 +202,25 @@ def with_tfmot(
         weights = {f"whole/{place}": array for place, array in enumerate(model.get_weights())}
         job["arrays"] = len(weights)
     result, content, losses = _run(job, data | weights, verbose)
+    _warn_of_collapse(technique, labels[: len(samples)], data["expected"], result["answers"])
+    rebuilt_error = float(result["rebuilt_error"])
     if content is None:
         compressed = _brought_back(model, result, None if build_fn else plan)
-        return TfmotResult(technique, compressed, None, float(result["rebuilt_error"]), None, losses)
+        worst = _tfmot_worker.relative_difference(compressed.predict(samples, verbose=0), result["answers"])
+        if not worst <= _REBUILT_LIMIT:
+            raise TfmotError(
+                f"The model that came back from {technique!r} answers otherwise than the one that tfmot trained "
+                f"(relative difference {worst:.3g}, over {_REBUILT_LIMIT:g}). Use `PruneLowMagnitude` or "
+                "`ClusterWeights`, which need no tfmot."
+            )
+        return TfmotResult(technique, compressed, None, rebuilt_error, worst, None, losses)
     agreement = _agreement(content, samples, result["answers"])
     if agreement < min_agreement:
         raise TfmotError(
             f"The TFLite file of {technique!r} does not answer as the model that tfmot trained: agreement is "
             f"{agreement:.4g}, under min_agreement={min_agreement:g}. Train for more epochs, or use another technique."
         )
-    return TfmotResult(technique, None, content, float(result["rebuilt_error"]), agreement, losses)
+    return TfmotResult(technique, None, content, rebuilt_error, None, agreement, losses)
 
 
 def _check(technique: Any, temperature: float, alpha: float, sparsity: float, min_agreement: float) -> None:
@@ -296,6 +312,18 @@ def _brought_back(model: keras.Model, result: dict[str, np.ndarray], plan: Plan 
         if count:
             layer.set_weights([result[f"{place}/{number}"] for number in range(count)])
     return copy
+
+
+def _warn_of_collapse(technique: str, labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> None:
+    """Say so where the model forgot what it knew of the samples that it was trained on."""
+    knew, knows = (float(np.mean(answers.argmax(axis=1) == labels)) for answers in (before, after))
+    if knows < knew / 2:
+        warnings.warn(
+            f"{technique!r} took the accuracy on the first {len(labels)} training samples from {knew:.3f} to "
+            f"{knows:.3f}. Train for more epochs (batch normalisation takes some hundred steps to follow), at a lower "
+            "learning_rate, or by `PruneLowMagnitude`, `ClusterWeights` or `quantize_aware`.",
+            stacklevel=3,
+        )
 
 
 def _agreement(content: bytes, samples: np.ndarray, answers: np.ndarray) -> float:
