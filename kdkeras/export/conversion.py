@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ def to_tflite(
     samples: Sequence[np.ndarray],
     *,
     io_dtype: str | None = None,
+    float_ops: Collection[str] = (),
     verbose: Verbose = 0,
 ) -> bytes:
     """Convert `model` to TFLite bytes.
@@ -54,6 +55,7 @@ def to_tflite(
         quantize: One of `MODES`.
         samples: One array `(n, ...)` per input; only calibrated modes read them.
         io_dtype: Dtype of the file's inputs and outputs; `None` leaves the model's.
+        float_ops: Names of ops that may work on floats in a file of integers.
         verbose: As `Progress` takes it.
 
     Returns:
@@ -76,9 +78,10 @@ def to_tflite(
         }
         content = _converted(request, say)
         for _ in range(_TRIES - 1):
-            if not calibrated or not float_parts(content).tensors:
+            if not calibrated or set(float_parts(content).operators) <= set(float_ops):
                 break
-            content = min(content, _converted(request, say), key=lambda each: float_parts(each).tensors)
+            with contextlib.suppress(ConversionError):  # there is a file already
+                content = min(content, _converted(request, say), key=lambda each: float_parts(each).tensors)
         return share_repeated(content)
 
 

@@ -192,7 +192,7 @@ def tflite(
     else:
         samples = representative.collect(calibration, signature)
     fixed = signature.fixed(samples, batch_size)
-    content = to_tflite(model, fixed, quantize, samples, io_dtype=io_dtype, verbose=verbose)
+    content = to_tflite(model, fixed, quantize, samples, io_dtype=io_dtype, float_ops=float_ops, verbose=verbose)
     figures, failures = _gate(model, signature, samples, content, quantize, source, min_agreement, float_ops)
     failures += parity.dtype_failures(signature, figures["input_dtypes"], io_dtype)
     if on_parity_failure == "raise" and failures:

@@ -80,8 +80,11 @@ def test_a_converter_that_was_killed_is_replaced(data, tmp_path):
     assert _converter_process._process.pid != process.pid
 
 
-@pytest.mark.parametrize(("bad", "calls", "floats"), [(1, 2, False), (9, 3, True)])
-def test_a_file_in_which_floats_were_left_is_converted_again(bad, calls, floats, data, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("bad", "allowed", "calls", "floats"),
+    [(1, (), 2, False), (9, (), 3, True), (9, ("FULLY_CONNECTED", "RESHAPE", "TANH"), 1, True)],
+)
+def test_a_file_in_which_floats_were_left_is_converted_again(bad, allowed, calls, floats, data, tmp_path, monkeypatch):
     """The converter leaves ops in float now and then; here it is asked for a float file to the same end."""
     model = keras.Sequential(
         [keras.Input((6, 4)), layers.Flatten(), layers.Dense(5, activation="tanh"), layers.Dense(3)]
@@ -96,8 +99,8 @@ def test_a_file_in_which_floats_were_left_is_converted_again(bad, calls, floats,
 
     real = _converter_process.ask
     monkeypatch.setattr(_converter_process, "ask", ask)
-    path, options = tmp_path / "a.tflite", {"quantize": "int8", "calibration": data, "on_parity_failure": "keep"}
-    result = export.tflite(model, path, **options)
+    options = {"quantize": "int8", "calibration": data, "float_ops": allowed, "on_parity_failure": "keep"}
+    result = export.tflite(model, tmp_path / "a.tflite", **options)
     assert asked[:calls] == ["convert"] * calls
     assert (asked.count("convert"), result.float_tensors > 0) == (calls, floats)
 
