@@ -167,11 +167,11 @@ def test_the_default_optimizer_shrinks_filters_and_nothing_else():
     tree.build((None, 4))
     for variable in tree.trainable_variables:
         variable.assign(np.ones(variable.shape))
-    optimizer = kdkeras.trees.default_optimizer(0.1)
+    optimizer = kdkeras.trees.default_optimizer(0.1, weight_decay=0.2)
     optimizer.build(tree.trainable_variables)
     optimizer.apply([keras.ops.zeros(variable.shape) for variable in tree.trainable_variables])
     after = {variable.name: float(variable.numpy().mean()) for variable in tree.trainable_variables}
-    assert after.pop("kernel") == pytest.approx(1 - 0.1 * 0.1)
+    assert after.pop("kernel") == pytest.approx(1 - 0.1 * 0.2)
     assert after == dict.fromkeys(("phi", "bias", "log_beta"), 1.0)
 
 
