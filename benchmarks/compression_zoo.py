@@ -140,8 +140,8 @@ gets. One seed: the page is about what works on which architecture, not about wh
 `python benchmarks/compression_zoo.py` (seed {SEED}) wrote this page and
 [its record](../benchmarks/compression_zoo.json).{left_out}
 
-All learn at a rate of {RATE:g}, but for tfmot's clustering of ResNet50V2, at {lower:g}. At {RATE:g} that fell to 10.3,
-which is chance: each step moves all weights of a cluster together. `with_tfmot` warns of it.
+All learn at a rate of {RATE:g}, but for tfmot's clustering of ResNet50V2, at {lower:g}. At {RATE:g} that fell to chance
+(empty the script's `LOWER_RATES` to see it): each step moves all weights of a cluster together. `with_tfmot` warns of it.
 
 {table(records)}
 """
