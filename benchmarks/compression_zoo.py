@@ -141,7 +141,8 @@ gets. One seed: the page is about what works on which architecture, not about wh
 [its record](../benchmarks/compression_zoo.json).{left_out}
 
 All learn at a rate of {RATE:g}, but for tfmot's clustering of ResNet50V2, at {lower:g}. At {RATE:g} that fell to chance
-(empty the script's `LOWER_RATES` to see it): each step moves all weights of a cluster together. `with_tfmot` warns of it.
+(empty the script's `LOWER_RATES` to see it): each step moves all weights of a cluster together. `with_tfmot` warns of
+that.
 
 {table(records)}
 """
